@@ -1,0 +1,49 @@
+# make demo   phantom clips -> data set -> audit -> pretraining -> evaluation, in demo/
+# make test   everything that CI runs
+# Both make .venv on first use, from the versions pinned in constraints.txt. Needed before: Python 3.11 or newer (with venv) and make.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test test-slow lint types format clean help
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# The first interpreter of 3.11 or newer; `make PYTHON=...` names another.
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
+DEMO ?= demo
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer was found; install one, or name it with 'make PYTHON=...'"; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { echo "error: 'venv' failed; on Debian install python3-venv"; exit 2; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(INSTALLED)
+	@BIN=$(BIN) DEMO=$(DEMO) bash docs/demo.sh
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(INSTALLED)
+	$(BIN)/mypy
+
+test: lint types
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Whole real files and long runs; minutes.
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis

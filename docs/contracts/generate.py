@@ -1,0 +1,111 @@
+"""Write the contract pages from the code that they describe: `python docs/contracts/generate.py`. A test holds them equal."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from usdata import manifest
+from usdata.recipe import Recipe
+
+FOLDER = Path(__file__).resolve().parent
+
+DATA_SET = """\
+# Contract: the data set folder
+
+    SET/
+      dataset.json         name, recipe as resolved, digests, classes, counts, licences, versions of what decoded it
+      videos.parquet       a row per file found: the failed and excluded ones too, with status and reason
+      frames.parquet       a row per kept frame: the manifest that `uscl` reads
+      excluded.parquet     a row per frame that decoded and was not kept, with the reason
+      duplicates.parquet   a row per verified pair of clips
+      images/<source>/<video>/<video>_frame<k>.png
+      report.html          written by `usdata audit`
+
+Schema version {version}. The tables are sorted by source, video and frame, compressed with zstd in row groups of {rows:,} rows, hold no image bytes,
+and open as they are in pandas, DuckDB, Polars and `datasets.load_dataset("parquet")`. Their Parquet metadata carries the schema version and the
+recipe's digest. Paths are relative to the folder, which can be moved.
+
+Promises: equal raw bytes and an equal recipe give byte-identical tables and images, whatever the number of workers, the order of the files, the
+place, or interruptions. Every file under the raw folder has one row: kept, excluded or failed; the three add up. A folder that has a `dataset.json`
+is whole. No two folds share a group. `dataset.json`'s `digest` is the sha256 over the digests of the four tables.
+"""
+
+RECIPE = """\
+# Contract: the recipe
+
+One YAML file says what to build. `usdata build NAME|FILE` takes a shipped recipe's name (`manifests/`) or a file; `--set a.b=c` changes a key
+(`--set sources.0.sampling.hz=5`). An unknown key is refused with the nearest right one. `base: other` takes another recipe's keys where this one
+says nothing; sources are matched by name.
+"""
+
+
+def data_set_page() -> str:
+    """The page on the data set folder."""
+    parts = [DATA_SET.format(version=manifest.SCHEMA_VERSION, rows=manifest.ROW_GROUP_ROWS)]
+    for name, schema in manifest.SCHEMAS.items():
+        parts.append(f"\n## {name}\n\n| column | type | null | meaning |\n|---|---|---|---|\n")
+        for field in schema:
+            meaning = field.metadata[b"description"].decode().replace("|", "\\|")
+            parts.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |\n")
+    return "".join(parts)
+
+
+def recipe_page() -> str:
+    """The page on the recipe's keys."""
+    parts = [RECIPE]
+    for place, model in _sections(Recipe, ""):
+        text = " ".join((model.__doc__ or "").split())
+        parts.append(f"\n## {place or 'top level'}\n\n{text}\n\n| key | type | default | meaning |\n|---|---|---|---|\n")
+        for key, field in model.model_fields.items():
+            parts.append(
+                f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {(field.description or '').replace('|', chr(92) + '|')} |\n"
+            )
+    return "".join(parts)
+
+
+def _sections(model: type[BaseModel], place: str) -> list[tuple[str, type[BaseModel]]]:
+    found = [(place, model)]
+    for key, field in model.model_fields.items():
+        is_list = typing.get_origin(field.annotation) is list
+        for kind in (field.annotation, *typing.get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                found += _sections(kind, f"{place}.{key}".lstrip(".") + ("[]" if is_list else ""))
+    return found
+
+
+def _type_name(annotation: object) -> str:
+    if typing.get_origin(annotation) is typing.Literal:
+        return " \\| ".join(str(value) for value in typing.get_args(annotation))
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel) and typing.get_origin(annotation) is None:
+        return "section"
+    name = str(annotation) if typing.get_origin(annotation) else getattr(annotation, "__name__", str(annotation))
+    if "typing.Literal" in name:
+        return "mapping of fact to text" if name.startswith("dict") else "choice"
+    for module in ("typing.", "usdata.recipe.", "usdata.sampling."):
+        name = name.replace(module, "")
+    return name.replace("NoneType", "null").replace("None", "null").replace("|", "\\|")
+
+
+def _default(field: object) -> str:
+    value = getattr(field, "default", None)
+    factory = getattr(field, "default_factory", None)
+    if factory is not None:
+        return f"`{factory()}`"
+    if value is PydanticUndefined:
+        return "needed"
+    if isinstance(value, BaseModel):
+        given = value.model_dump(exclude_unset=True)
+        return f"`{given}`" if given else "see below"
+    return "null" if value is None else f"`{value}`" if value != "" else "empty"
+
+
+PAGES = {"data-set.md": data_set_page, "recipe.md": recipe_page}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        (FOLDER / name).write_text(page(), encoding="utf-8")
+        print(FOLDER / name)

@@ -1,0 +1,240 @@
+"""The build's promises, on small real files: nothing lost, equal bytes however it ran, one bad file costs one row."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from tests.usdata.clips import speckle_frames, write_png, write_video
+from usdata import manifest
+from usdata.build import build, plan
+from usdata.errors import UserError
+from usdata.recipe import Recipe, Source
+from usdata.video_step import frame_difference, pixel_digest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def make_recipe(**changes: object) -> Recipe:
+    source = {
+        "name": "ward",
+        "table": "labels.csv",
+        "columns": {"path": "path", "patient": "patient", "label": "label"},
+        "patient_ids": "public",
+        "sampling": {"rule": "all"},
+    }
+    return Recipe.model_validate({"name": "test", "sources": [Source.model_validate(source)], "folds": {"count": 3}} | changes)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine clips of five patients, one a copy of another; a truncated one, an empty one, a text, a still, and files that no table names."""
+    folder = tmp_path_factory.mktemp("build") / "raw"
+    lines = ["path,patient,label"]
+    for index in range(6):
+        write_video(folder / f"clip{index}.mkv", speckle_frames(6, seed=index), codec="ffv1")
+        lines.append(f"clip{index}.mkv,p{index // 2},{'ab'[index % 2]}")
+    shutil.copy(folder / "clip0.mkv", folder / "copy.mkv")
+    moving = speckle_frames(4, seed=20)
+    black = np.zeros_like(moving[0])
+    write_video(folder / "faults.mkv", [black, black, moving[0], moving[0], moving[1], moving[1], moving[2]], codec="ffv1")
+    whole = write_video(folder / "truncated.mp4", speckle_frames(30, seed=9)).read_bytes()
+    (folder / "truncated.mp4").write_bytes(whole[: len(whole) // 2])
+    (folder / "empty.avi").touch()
+    (folder / "text.mp4").write_text("this is no video\n" * 20)
+    write_png(folder / "still.png", speckle_frames(1, seed=30)[0])
+    (folder / "README").write_text("about this folder")
+    lines += ["copy.mkv,p9,a", "faults.mkv,p3,b", "truncated.mp4,p3,b", "empty.avi,p4,a", "text.mp4,p4,a", "still.png,p4,a"]
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(raw: Path) -> manifest.DataSet:
+    build(make_recipe(), raw=raw, out=raw.parent / "set", workers=2)
+    return manifest.open_dataset(raw.parent / "set")
+
+
+def tree_bytes(folder: Path) -> dict[str, bytes]:
+    """Every Parquet and image file."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.suffix in {".parquet", ".png"}}
+
+
+def test_every_file_has_one_row_and_the_parts_add_up(raw: Path, built: manifest.DataSet) -> None:
+    videos = built.videos.set_index("path")
+    assert set(videos.index) == {path.name for path in raw.iterdir()}
+    assert videos.status.value_counts().to_dict() == {"ok": 9, "failed": 3, "excluded": 2}
+    assert (videos.reason.isna() == (videos.status == "ok")).all()
+    assert "empty" in videos.reason["empty.avi"]
+    assert not videos.reason.dropna().str.contains(str(raw)).any()
+    counts = built.about["counts"]
+    assert counts["found"] == counts["ok"] + counts["excluded"] + counts["failed"] == 14
+
+
+def test_every_decoded_frame_is_kept_or_excluded_once(built: manifest.DataSet) -> None:
+    seen = Counter(zip(built.frames.video_id, built.frames.frame_index, strict=True))
+    seen.update(zip(built.excluded.video_id, built.excluded.frame_index, strict=True))
+    decoded = {(row.video_id, index): 1 for row in built.videos.itertuples() for index in range(row.frames_decoded)}
+    assert seen == decoded
+    assert (
+        built.videos.set_index("video_id").frames_kept.loc[built.frames.video_id.unique()] == built.frames.value_counts("video_id")
+    ).all()
+
+
+def test_blank_and_repeated_frames_are_told_with_what_they_repeat(built: manifest.DataSet) -> None:
+    video_id = built.videos.set_index("path").video_id["faults.mkv"]
+    excluded = built.excluded[built.excluded.video_id == video_id].set_index("frame_index")
+    assert excluded.reason.to_dict() == {0: "blank", 1: "blank", 3: "near_repeat", 5: "near_repeat"}
+    assert excluded.duplicate_of[3] == 2
+    assert excluded.difference[5] == 0
+    assert built.frames[built.frames.video_id == video_id].frame_index.tolist() == [2, 4, 6]
+    assert "blank_frames" in built.videos.set_index("video_id")["flags"][video_id]
+
+
+def test_images_hold_the_decoded_pixels(raw: Path, built: manifest.DataSet) -> None:
+    expected = speckle_frames(6, seed=3)
+    frames = built.frames[built.frames.video_id == "ward/clip3_mkv"]
+    assert len(frames) == 6
+    for row, pixels in zip(frames.itertuples(), expected, strict=True):
+        stored = cv2.imread(str(built.folder / row.path), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(stored, pixels)
+        assert row.pixel_sha256 == pixel_digest(pixels)
+        assert row.quality_mean == pytest.approx(pixels.mean(), abs=1e-3)
+        assert row.time_s == pytest.approx(row.frame_index / 20, abs=1e-3)
+
+
+def test_the_copy_joins_its_original_under_another_patient(built: manifest.DataSet) -> None:
+    assert built.duplicates[["video_id_a", "video_id_b", "kind"]].to_numpy().tolist() == [["ward/clip0_mkv", "ward/copy_mkv", "file"]]
+    groups = built.videos.set_index("video_id").group_id
+    assert groups["ward/clip0_mkv"] == groups["ward/copy_mkv"]
+    assert built.frames.groupby("group_id").fold.nunique().max() == 1
+    assert set(built.frames.fold) == {0, 1, 2}
+
+
+def test_tables_open_by_the_contract(built: manifest.DataSet) -> None:
+    for name, schema in manifest.SCHEMAS.items():
+        table = pq.read_table(built.folder / name)
+        assert table.schema.names == schema.names
+        assert table.schema.metadata[b"usdata.recipe_digest"].decode() == built.about["recipe_digest"]
+    frames = pd.read_parquet(built.folder / "frames.parquet")
+    assert frames.frame_id.is_unique
+    assert frames.path.map(lambda path: (built.folder / path).is_file()).all()
+    assert frames.label_index.tolist() == [built.classes.index(label) for label in frames.label]
+    order = list(zip(frames.source, frames.video_id, frames.frame_index, strict=True))
+    assert order == sorted(order)
+
+
+def test_equal_bytes_whatever_the_workers_the_place_and_the_age_of_the_files(raw: Path, built: manifest.DataSet, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "far" / "away"
+    elsewhere.mkdir(parents=True)
+    for path in sorted(raw.iterdir(), key=lambda path: path.name[::-1]):
+        shutil.copyfile(path, elsewhere / path.name)
+    result = build(make_recipe(), raw=elsewhere, out=tmp_path / "set", workers=1)
+    assert tree_bytes(tmp_path / "set") == tree_bytes(built.folder)
+    assert result.digest == built.digest
+
+
+def test_built_again_nothing_is_done_and_other_settings_need_overwrite(raw: Path, built: manifest.DataSet, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    shutil.copytree(built.folder, out)
+    before = tree_bytes(out)
+    assert build(make_recipe(), raw=raw, out=out, workers=1).unchanged
+    other = make_recipe(image={"max_side": 40})
+    with pytest.raises(UserError, match="--overwrite"):
+        build(other, raw=raw, out=out, workers=1)
+    assert tree_bytes(out) == before
+    replaced = build(other, raw=raw, out=out, workers=2, overwrite=True)
+    assert not replaced.unchanged
+    assert set(manifest.open_dataset(out).frames.width) == {40}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_killed_builds_go_on_to_the_same_bytes(raw: Path, built: manifest.DataSet, tmp_path: Path) -> None:
+    """SIGKILL at growing delays until a build comes through; nothing half-made ever stands at OUT."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(make_recipe().model_dump(mode="json")))
+    out = tmp_path / "set"
+    command = [sys.executable, "-m", "usdata", "build", str(recipe), "--raw", str(raw), "--out", str(out), "--workers", "1"]
+    for delay in [0.9, 1.1, 1.3, 1.5, 1.8]:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY, start_new_session=True)
+        time.sleep(delay)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert not out.exists() or (out / manifest.DATASET_JSON).is_file()
+    subprocess.run(command, check=True, capture_output=True, cwd=REPOSITORY)
+    assert tree_bytes(out) == tree_bytes(built.folder)
+    assert {path.name for path in tmp_path.iterdir()} == {"recipe.yaml", "set"}
+
+
+def test_sigterm_saves_says_how_to_go_on_and_leaves_with_75(raw: Path, built: manifest.DataSet, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(json.dumps(make_recipe().model_dump(mode="json")))
+    out = tmp_path / "set"
+    command = [sys.executable, "-m", "usdata", "build", str(recipe), "--raw", str(raw), "--out", str(out), "--workers", "1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
+    journal = tmp_path / ".set.building" / ".journal"
+    while not (journal.is_dir() and any(path.suffix == ".json" for path in journal.iterdir())):
+        assert process.poll() is None
+        time.sleep(0.002)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    assert "run the same command again" in said
+    assert not out.exists()
+    again = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
+    assert "going on with an interrupted build" in again.stderr
+    assert tree_bytes(out) == tree_bytes(built.folder)
+
+
+def test_count_and_rate_keep_what_they_say(raw: Path, tmp_path: Path) -> None:
+    for rule, expected in [
+        ({"rule": "count", "count": 2}, [1, 4]),
+        ({"rule": "rate", "hz": 10}, [0, 2, 4]),
+        ({"rule": "every", "every": 4}, [0, 4]),
+    ]:
+        source = make_recipe().sources[0].model_copy(update={"sampling": make_recipe().sources[0].sampling.model_validate(rule)})
+        build(make_recipe(sources=[source]), raw=raw, out=tmp_path / "set", workers=2, overwrite=True)
+        frames = manifest.open_dataset(tmp_path / "set").frames
+        assert frames[frames.video_id == "ward/clip1_mkv"].frame_index.tolist() == expected
+
+
+def test_frame_difference_is_a_mean_over_lit_pixels() -> None:
+    a = np.zeros((10, 10), dtype=np.uint8)
+    b = a.copy()
+    a[:5], b[:5] = 100, 103
+    assert frame_difference(a, b) == 3.0
+    assert frame_difference(np.zeros_like(a), np.zeros_like(a)) == 0.0
+
+
+def test_the_plan_counts_without_reading(raw: Path) -> None:
+    planned = plan(make_recipe(), raw=raw)
+    assert planned.clips == {"ward": 12}
+    assert planned.excluded == {"not ultrasound media (text)": 1, "the table of source 'ward'": 1}
+
+
+@pytest.mark.parametrize(
+    ("prepare", "said"),
+    [
+        (lambda raw, out: (raw, raw / "set"), "inside the folder of raw clips"),
+        (lambda raw, out: (raw / "missing", out), "no such folder"),
+        (lambda raw, out: (raw, out.touch() or out), "is a file"),
+        (lambda raw, out: (raw, out.mkdir() or (out / "thesis.tex").touch() or out), "not a data set"),
+    ],
+)
+def test_wrong_places_are_refused_and_left_alone(raw: Path, tmp_path: Path, prepare, said: str) -> None:  # type: ignore[no-untyped-def]
+    given, out = prepare(raw, tmp_path / "out")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=said):
+        build(make_recipe(), raw=given, out=out, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before

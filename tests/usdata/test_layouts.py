@@ -1,0 +1,148 @@
+"""Layouts: every file under RAW has one row, facts come from where the recipe says, private ids never stay."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.usdata.clips import speckle_frames, write_png, write_video
+from usdata.errors import UserError
+from usdata.layouts import RawVideo, assign_groups, list_videos
+from usdata.recipe import Recipe, Source
+
+
+def recipe_of(**source: object) -> Recipe:
+    return Recipe(name="test", sources=[Source.model_validate({"name": "s", "patient_ids": "public"} | source)])
+
+
+TABLE = {"layout": "table", "table": "labels.csv", "columns": {"path": "file", "patient": "who", "group": "ward", "label": "finding"}}
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    folder = tmp_path / "raw"
+    for index, name in enumerate(["a.mkv", "sub/b.mkv", "sub/c.mkv"]):
+        write_video(folder / name, speckle_frames(3, seed=index), codec="ffv1")
+    write_png(folder / "frames" / "2.png", speckle_frames(1)[0])
+    write_png(folder / "frames" / "10.png", speckle_frames(1, seed=5)[0])
+    (folder / "notes.txt").write_text("hello")
+    (folder / "labels.csv").write_text(
+        "file,who,ward,finding,organ\n"
+        "a.mkv, 1 ,,healthy,lung\n"
+        "sub/b.mkv,2,icu,healthy ,lung\n"
+        "gone.mkv,3,icu,ill,lung\n"
+        "frames,4,,ill,liver\n"
+    )  # fmt: skip
+    return folder
+
+
+def by_path(rows: list[RawVideo]) -> dict[str, RawVideo]:
+    return {row.path: row for row in rows}
+
+
+def test_a_table_names_clips_folders_and_missing_files_and_the_rest_is_accounted_for(raw: Path) -> None:
+    rows = by_path(list_videos(recipe_of(**TABLE, label_columns=["organ"]), raw))
+    assert rows.keys() == {"a.mkv", "sub/b.mkv", "sub/c.mkv", "gone.mkv", "frames", "labels.csv", "notes.txt"}
+    assert rows["a.mkv"].patient_id == "1"
+    assert rows["sub/b.mkv"].facts["label"] == "healthy"
+    assert rows["frames"].labels == ("organ=liver",)
+    assert (rows["gone.mkv"].status, rows["gone.mkv"].reason) == ("failed", "listed in labels.csv (line 4), but not there")
+    assert rows["sub/c.mkv"].reason == "no source of the recipe names it"
+    assert rows["labels.csv"].reason == "the table of source 's'"
+    assert rows["notes.txt"].reason == "not ultrasound media (text)"
+    groups = assign_groups(rows.values())
+    assert groups[rows["sub/b.mkv"].video_id] == groups[rows["gone.mkv"].video_id] == "s/group:icu"
+
+
+def test_rows_do_not_depend_on_the_order_of_the_table(raw: Path) -> None:
+    before = list_videos(recipe_of(**TABLE), raw)
+    lines = (raw / "labels.csv").read_text().splitlines()
+    (raw / "labels.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
+    after = list_videos(recipe_of(**TABLE), raw)
+    assert [row.video_id for row in before] == [row.video_id for row in after]
+
+
+def test_files_with_a_pattern(raw: Path) -> None:
+    rows = by_path(list_videos(recipe_of(layout="files", pattern=r"^sub/(?P<label>[bc])\.mkv$", constants={"organ": "lung"}), raw))
+    assert rows["sub/b.mkv"].facts == {"label": "b", "organ": "lung"}
+    assert rows["a.mkv"].reason == "its path does not match the source's pattern"
+    assert len(rows) == 7
+
+
+def test_folders_of_images_as_clips(raw: Path) -> None:
+    rows = by_path(list_videos(recipe_of(layout="files", unit="folder"), raw))
+    assert rows["frames"].status == "ok"
+    assert rows["frames"].video_id == "s/frames"
+    assert "frames/2.png" not in rows
+
+
+def test_exclusion_rules_give_their_reason(raw: Path) -> None:
+    rows = by_path(list_videos(recipe_of(**TABLE, exclude=[{"where": {"organ": "liver", "finding": ["ill"]}, "reason": "no livers"}]), raw))
+    assert (rows["frames"].status, rows["frames"].reason) == ("excluded", "no livers")
+    assert rows["a.mkv"].status == "ok"
+    with pytest.raises(UserError, match="did you mean 'organ'"):
+        list_videos(recipe_of(**TABLE, exclude=[{"where": {"orgn": "liver"}, "reason": "x"}]), raw)
+
+
+def test_a_label_map_renames_and_refuses_what_it_does_not_know(raw: Path) -> None:
+    rows = by_path(list_videos(recipe_of(**TABLE, label_map={"healthy": "regular", "ill": None}), raw))
+    assert rows["a.mkv"].facts["label"] == "regular"
+    assert "label" not in rows["frames"].facts
+    with pytest.raises(UserError, match="label 'ill'"):
+        list_videos(recipe_of(**TABLE, label_map={"healthy": "regular"}), raw)
+
+
+def test_private_ids_become_pseudonyms_and_are_refused_without_a_secret(raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(**TABLE, patient_ids="pseudonym")
+    monkeypatch.delenv("USDATA_SECRET", raising=False)
+    monkeypatch.delenv("USDATA_SECRET_FILE", raising=False)
+    with pytest.raises(UserError, match="no secret"):
+        list_videos(recipe, raw)
+    monkeypatch.setenv("USDATA_SECRET", "0123456789abcdef0123")
+    rows = by_path(list_videos(recipe, raw))
+    assert len(rows["a.mkv"].patient_id or "") == 20
+    assert not any("icu" in key for row in rows.values() for key in row.keys)
+    (raw / "labels.csv").write_text("file,who,ward,finding,organ\na.mkv,a.mkv,,x,lung\n")
+    with pytest.raises(UserError, match="path holds the patient's private id"):
+        list_videos(recipe, raw)
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("wrong,who,ward,finding\na.mkv,1,,x\n", "has no column 'file'"),
+        ("file,who,ward,finding\n", "has no rows"),
+        ("file,who,ward,finding\n,1,,x\n", "line 2 has no path"),
+        ("file,who,ward,finding\na.mkv,1\n", "line 2 does not have 4 values"),
+        ("file,who,ward,finding\n../up.mkv,1,,x\n", "outside the raw folder"),
+        ("file,who,ward,finding\na.mkv,1,,x\na.mkv,2,,x\n", "claimed twice"),
+        ('file,who,ward,finding\n"a.mkv,1,,x\n', "no CSV"),
+    ],
+)
+def test_a_wrong_table_is_one_line(raw: Path, table: str, said: str) -> None:
+    (raw / "labels.csv").write_text(table)
+    with pytest.raises(UserError) as caught:
+        list_videos(recipe_of(**TABLE), raw)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_hostile_and_equal_names_stay_apart(tmp_path: Path) -> None:
+    clip = speckle_frames(2)
+    for name in ["<img src=x onerror=alert(1)>.mkv", "-img src=x onerror=alert(1)-.mkv", "a b.mkv", "a_b.mkv"]:
+        write_video(tmp_path / name, clip, codec="ffv1")
+    rows = list_videos(recipe_of(layout="files"), tmp_path)
+    assert len({row.video_id for row in rows}) == 4
+    assert all(character.isalnum() or character in "._+-/" for row in rows for character in row.video_id)
+    for sub in ("x", "y"):
+        write_video(tmp_path / sub / "same.mkv", clip, codec="ffv1")
+    assert len(list_videos(recipe_of(layout="files"), tmp_path)) == 6
+    with pytest.raises(UserError, match="same video_id"):
+        list_videos(recipe_of(layout="files", names="stem"), tmp_path)
+
+
+def test_missing_and_empty_raw_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        list_videos(recipe_of(layout="files"), tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="is empty"):
+        list_videos(recipe_of(layout="files"), tmp_path / "empty")

@@ -1,0 +1,103 @@
+"""Recipes: found by name, overridden, and refused in one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+
+from usdata.errors import RecipeError
+from usdata.recipe import load_recipe, shipped_recipes
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+MINIMAL = "name: mine\nsources:\n  - {name: mine, layout: files}\n"
+
+
+@pytest.mark.parametrize("name", sorted(shipped_recipes()))
+def test_every_shipped_recipe_validates_and_bears_its_own_name(name: str) -> None:
+    assert load_recipe(name).name == name
+
+
+def test_the_recipes_that_the_readme_names_are_shipped() -> None:
+    assert {"phantom", "pocus-lung", "pocus-convex", "covid-blues"} <= shipped_recipes().keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "advice"),
+    [
+        (MINIMAL + "fold: {count: 3}\n", "'fold'", "did you mean 'folds'?"),
+        (MINIMAL + "folds: {cuont: 3}\n", "'folds.cuont'", "did you mean 'count'?"),
+        (
+            "name: mine\nsources:\n  - {name: mine, layout: files, samplin: {rule: all}}\n",
+            "'sources.0.samplin'",
+            "did you mean 'sampling'?",
+        ),
+        ("name: m\nsources:\n  - {name: m, layout: files, sampling: {rule: rate, hertz: 3}}\n", "'sources.0.sampling.hertz'", "hz"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_right_one(tmp_path: Path, text: str, key: str, advice: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, text))
+    line = str(caught.value)
+    assert key in line
+    assert advice in line
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- 1\n- 2\n", "holds no recipe"),
+        ("name: [\n", "no readable YAML"),
+        ("name: mine\nsources: []\n", "sources"),
+        ("name: mine\nsources:\n  - {name: mine}\n", "layout 'table' needs"),
+        ("name: mine\nsources:\n  - {name: 'a/b', layout: files}\n", "letters, digits"),
+        ("name: mine\nsources:\n  - {name: mine, layout: files, root: ../elsewhere}\n", "below RAW"),
+        ("name: mine\nsources:\n  - {name: mine, layout: files, pattern: '('}\n", "regular expression"),
+        ("name: mine\nsources:\n  - {name: mine, layout: files, pattern: '(?P<patent>x)'}\n", "did you mean 'patient'?"),
+        ("name: mine\nsources:\n  - {name: a, layout: files}\n  - {name: a, layout: files}\n", "same name"),
+        (MINIMAL + "folds: {count: many}\n", "folds.count"),
+        (MINIMAL + "split: {val: 0.6, test: 0.6}\n", "leave something for train"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, text))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_name_comes_with_the_nearest_one() -> None:
+    with pytest.raises(RecipeError, match="did you mean 'pocus-lung'"):
+        load_recipe("pocus-lungs")
+
+
+def test_overrides_are_yaml_and_reach_into_lists() -> None:
+    recipe = load_recipe("phantom", ["folds.count=3", "sources.0.sampling={rule: count, count: 7}", "image.max_side=64"])
+    assert (recipe.folds.count, recipe.sources[0].sampling.count, recipe.image.max_side) == (3, 7, 64)
+
+
+@pytest.mark.parametrize("override", ["folds.count", "sources.7.name=x", "name.below=1", "folds.cuont=3"])
+def test_a_wrong_override_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError):
+        load_recipe("phantom", [override])
+
+
+def test_a_base_is_merged_by_source_name_and_a_circle_is_refused(tmp_path: Path) -> None:
+    convex = load_recipe("pocus-convex")
+    assert convex.sources[0].table == "labels.csv"
+    assert len(convex.sources[0].exclude) == 3
+    circle = write(tmp_path, f"name: mine\nbase: {tmp_path / 'recipe.yaml'}\n")
+    with pytest.raises(RecipeError, match="circle"):
+        load_recipe(circle)
+
+
+def test_the_digest_follows_what_the_recipe_means_and_not_how_it_is_written(tmp_path: Path) -> None:
+    plain = load_recipe(write(tmp_path, MINIMAL))
+    same = load_recipe(write(tmp_path, "# a remark\nsources: [{layout: files, name: mine}]\nname: mine\nfolds: {count: 5}\n"))
+    other = load_recipe(write(tmp_path, MINIMAL + "folds: {count: 4}\n"))
+    assert plain.digest == same.digest != other.digest

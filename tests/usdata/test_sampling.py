@@ -1,0 +1,142 @@
+"""Sampling rules against their definition written out by brute force, and the streaming form against the definition."""
+
+import itertools
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from usdata.sampling import Sampler, SamplingRule, choose
+
+fractions = st.fractions(min_value=0, max_value=20, max_denominator=90_000)
+times_monotone = st.lists(fractions, max_size=60).map(sorted)
+times_with_gaps = st.lists(st.none() | fractions, max_size=60)
+rates = st.sampled_from([0.1, 0.3, 1.0, 2.5, 3.0, 7.0, 23.976, 30.0, 1 / 3])
+caps = st.none() | st.integers(1, 20)
+streaming_rules = st.one_of(
+    st.builds(lambda hz, cap: SamplingRule(rule="rate", hz=hz, cap=cap), rates, caps),
+    st.builds(lambda every, cap: SamplingRule(rule="every", every=every, cap=cap), st.integers(1, 9), caps),
+    st.builds(lambda cap: SamplingRule(rule="all", cap=cap), caps),
+)
+
+
+def streamed(rule: SamplingRule, times: list[Fraction | None]) -> list[int]:
+    sampler = Sampler(rule)
+    return [position for position, time in enumerate(times) if sampler.offer(position, time)]
+
+
+def at(rate: int, count: int, start: Fraction = Fraction(0)) -> list[Fraction | None]:
+    return [start + Fraction(number, rate) for number in range(count)]
+
+
+@given(streaming_rules, times_monotone)
+def test_streaming_agrees_with_the_definition(rule: SamplingRule, times: list[Fraction | None]) -> None:
+    assert streamed(rule, times) == choose(rule, times)
+
+
+@given(streaming_rules, times_with_gaps)
+def test_streaming_agrees_for_times_that_are_missing_or_go_back(rule: SamplingRule, times: list[Fraction | None]) -> None:
+    assert streamed(rule, times) == choose(rule, times)
+
+
+@given(rates, times_monotone.filter(bool))
+def test_rate_is_the_first_frame_at_or_after_each_due_time(hz: float, times: list[Fraction]) -> None:
+    due, expected = times[0], set()
+    while due <= times[-1]:
+        expected.add(next(position for position, time in enumerate(times) if time >= due))
+        due += 1 / Fraction(str(hz))
+    assert choose(SamplingRule(hz=hz), times) == sorted(expected)
+
+
+@given(st.integers(1, 40), st.integers(0, 100))
+def test_count_is_exact_even_and_symmetric(count: int, total: int) -> None:
+    kept = choose(SamplingRule(rule="count", count=count), [None] * total)
+    assert len(kept) == len(set(kept)) == min(count, total)
+    assert kept == sorted(kept)
+    assert all(0 <= position < total for position in kept)
+    if len(kept) > 1:
+        gaps = [after - before for before, after in itertools.pairwise(kept)]
+        assert max(gaps) - min(gaps) <= 1
+        # The margin before the first frame and after the last one differ by at most the rounding of one position.
+        assert abs(kept[0] - (total - 1 - kept[-1])) <= 1
+
+
+def test_planted_answers() -> None:
+    assert choose(SamplingRule(hz=3), at(30, 61)) == [0, 10, 20, 30, 40, 50, 60]
+    # 25 Hz has no frame at 1/3 s: the first at or after it is frame 9 (0.36 s), and for 2/3 s frame 17 (0.68 s).
+    assert choose(SamplingRule(hz=3), at(25, 26)) == [0, 9, 17, 25]
+    assert choose(SamplingRule(rule="count", count=3), [None] * 9) == [1, 4, 7]
+    assert choose(SamplingRule(rule="every", every=4), [None] * 9) == [0, 4, 8]
+    assert choose(SamplingRule(rule="all"), [None] * 3) == [0, 1, 2]
+    assert choose(SamplingRule(rule="count", count=5, cap=2), [None] * 50) == [5, 15]
+
+
+def test_start_of_the_stream_does_not_shift_the_grid() -> None:
+    rule = SamplingRule(hz=3)
+    assert choose(rule, at(25, 100, Fraction(48600, 90000))) == choose(rule, at(25, 100))
+
+
+def test_no_drift_over_an_hour() -> None:
+    # 30000/1001 Hz sampled at 0.1 Hz for an hour: 360 periods, each within one frame of its due time.
+    times = [Fraction(number * 1001, 30000) for number in range(107_894)]
+    kept = choose(SamplingRule(hz=0.1), times)
+    assert len(kept) == 360 + 1
+    assert all(0 <= times[position] - 10 * k < Fraction(1001, 30000) for k, position in enumerate(kept))
+
+
+def test_a_gap_gives_one_frame_not_several() -> None:
+    times = [Fraction(0), Fraction(10), Fraction(21, 2), Fraction(11)]
+    assert choose(SamplingRule(hz=1), times) == [0, 1, 3]
+
+
+def test_without_times_all_are_kept_and_it_says_so() -> None:
+    sampler = Sampler(SamplingRule(hz=3))
+    assert not sampler.untimed
+    assert [sampler.offer(position, None) for position in range(4)] == [True] * 4
+    assert sampler.untimed
+    timed = Sampler(SamplingRule(hz=3))
+    timed.offer(0, Fraction(0))
+    assert not timed.untimed
+
+
+def test_cap_keeps_the_first() -> None:
+    sampler = Sampler(SamplingRule(rule="every", every=2, cap=2))
+    assert [sampler.offer(position, None) for position in range(8)] == [True, False, True] + [False] * 5
+    assert sampler.full
+
+
+def test_sampler_refuses_what_it_cannot_do() -> None:
+    with pytest.raises(ValueError, match="number of frames"):
+        Sampler(SamplingRule(rule="count", count=3))
+    sampler = Sampler(SamplingRule(rule="all"))
+    sampler.offer(3, None)
+    with pytest.raises(ValueError, match="in order"):
+        sampler.offer(3, None)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"rule": "rate"},
+        {"rule": "rate", "hz": 0},
+        {"rule": "rate", "hz": -3},
+        {"rule": "rate", "hz": float("inf")},
+        {"rule": "rate", "hz": float("nan")},
+        {"rule": "rate", "hz": 3, "count": 5},
+        {"rule": "count"},
+        {"rule": "count", "count": 0},
+        {"rule": "count", "count": 5, "hz": 3},
+        {"rule": "every"},
+        {"rule": "every", "every": 1.5},
+        {"rule": "all", "every": 2},
+        {"rule": "all", "cap": 0},
+        {"rule": "some"},
+        {"rule": "all", "stride": 2},
+    ],
+)
+def test_wrong_rules_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SamplingRule.model_validate(fields)

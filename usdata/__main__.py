@@ -1,0 +1,5 @@
+"""`python -m usdata`."""
+
+from usdata.cli import app
+
+app()

@@ -1,0 +1,408 @@
+"""The build: a recipe and a folder of raw clips in, a data set folder out.
+
+List the clips, run the per-video step over them in worker processes, then do what needs all of them (duplicates, groups, labels, folds) and
+write the tables. Everything happens in a staging folder beside the target, which is renamed when it is whole: a data set folder exists
+entirely or not at all. Each finished clip is journalled there, so a build that was stopped goes on where it was. Equal raw bytes and an
+equal recipe give equal bytes, whatever the workers, the order of files, the place or the interruptions.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from usdata import manifest
+from usdata.console import progress, say
+from usdata.duplicates.exact import exact_duplicates
+from usdata.engines import Failure, default_workers, run_local
+from usdata.errors import Stopped, UserError
+from usdata.files import canonical_json, sha256_text
+from usdata.layouts import RawVideo, assign_groups, list_videos
+from usdata.recipe import Recipe, Source, load_recipe
+from usdata.splits import fold_of_groups, label_counts, split_of_groups
+from usdata.video_step import VideoTask, no_result, process_video, raw_digest
+
+JOURNAL = ".journal"
+STEP_VERSION = 1  # raised when the per-video step's output changes, so that old journals are done again
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made, or found already made.
+
+    Attributes:
+        out: The data set folder.
+        counts: `found`, `ok`, `excluded`, `failed` (files or clips; the last three add up to the first) and `frames`.
+        failed: Path and reason of each clip that could not be read.
+        unchanged: The data set was there already, from the same raw bytes and recipe.
+        reused: Clips whose finished step was taken over from an interrupted build.
+    """
+
+    out: Path
+    name: str
+    digest: str
+    counts: dict[str, int]
+    failed: list[tuple[str, str]]
+    unchanged: bool
+    reused: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build would do.
+
+    Attributes:
+        clips: By source, clips to be read.
+        bytes_to_read: Their size together.
+        excluded: By reason, files or clips that would not be read.
+    """
+
+    name: str
+    clips: dict[str, int]
+    bytes_to_read: int
+    excluded: dict[str, int]
+
+
+def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[str] = ()) -> BuildPlan:
+    """What `build` would read and leave out, without decoding anything."""
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    raw = Path(raw)
+    rows = list_videos(resolved, raw)
+    read = [row for row in rows if row.status == "ok"]
+    size = sum(sum(file.stat().st_size for file in _files_of(raw / row.path)) for row in read)
+    reasons = Counter(row.reason or "" for row in rows if row.status != "ok")
+    return BuildPlan(resolved.name, dict(sorted(Counter(row.source for row in read).items())), size, dict(sorted(reasons.items())))
+
+
+def _files_of(path: Path) -> list[Path]:
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+
+
+def build(
+    recipe: str | Path | Recipe,
+    *,
+    raw: str | Path,
+    out: str | Path,
+    workers: int | None = None,
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+) -> BuildResult:
+    """Build a data set.
+
+    Args:
+        recipe: A shipped recipe's name, a YAML file, or a `Recipe`.
+        raw: Folder of raw clips; it is only read.
+        out: The data set folder to make; it must not exist, be empty, or hold the same data set already.
+        workers: Processes; all processors by default.
+        overrides: `a.b=c` changes of the recipe.
+        overwrite: Replace another data set that stands at `out`; it stays until the new one is whole.
+
+    Raises:
+        UserError: The recipe, RAW or OUT is not what it should be.
+        Stopped: SIGINT or SIGTERM came; the same command goes on.
+    """
+    start = time.monotonic()
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    raw, out = Path(raw), Path(out)
+    workers = default_workers() if workers is None else workers
+    if workers < 1:
+        raise UserError("--workers", f"{workers} is no number of workers", "give 1 or more")
+    _refuse_nested(raw, out)
+    _refuse_occupied(out, overwrite=overwrite)
+    rows = list_videos(resolved, raw)
+    hashes = _hash_raw(rows, raw)
+    input_digest = sha256_text(canonical_json([resolved.digest, STEP_VERSION, _decoders(), sorted(hashes.items())]))
+    if (found := _existing(out, input_digest)) is not None:
+        return _result(out, found, unchanged=True, reused=0, seconds=time.monotonic() - start)
+    if out.exists() and any(out.iterdir()) and not overwrite:
+        raise UserError(
+            out, "holds a data set built from another recipe or other raw files", "give another --out, or --overwrite to replace it"
+        )
+
+    staging = out.parent / f".{out.name}.building"
+    staging.mkdir(parents=True, exist_ok=True)
+    sources = {source.name: source for source in resolved.sources}
+    results, reused = _run_steps(rows, hashes, sources, resolved, raw, staging, workers)
+    about = _write_tables(rows, results, hashes, resolved, staging, input_digest)
+    _remove_strays(staging, rows, results)
+    _put_in_place(staging, out)
+    return _result(out, about, unchanged=False, reused=reused, seconds=time.monotonic() - start)
+
+
+def _refuse_nested(raw: Path, out: Path) -> None:
+    inside, outside = out.resolve(), raw.resolve()
+    if inside == outside or outside in inside.parents:
+        raise UserError(out, "lies inside the folder of raw clips", "give an --out outside of it: raw data is only ever read")
+
+
+def _refuse_occupied(out: Path, *, overwrite: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(out, "is a file, not a folder", "give another --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / manifest.DATASET_JSON).is_file():
+        # Even with --overwrite: what is not a data set was not made here, and must not vanish by a mistyped path.
+        raise UserError(out, "is not empty and is not a data set", "give another --out, or empty the folder yourself")
+
+
+def _hash_raw(rows: Sequence[RawVideo], raw: Path) -> dict[str, tuple[str, int]]:
+    """Path to digest and size, of everything that lies there."""
+    with progress("hashing raw files", len(rows), "files") as advance:
+        hashes = {}
+        for row in rows:
+            if (raw / row.path).exists():
+                hashes[row.path] = raw_digest(raw / row.path)
+            advance(1)
+    return hashes
+
+
+def _existing(out: Path, input_digest: str) -> dict[str, Any] | None:
+    if not (out / manifest.DATASET_JSON).is_file():
+        return None
+    try:
+        about = manifest.open_dataset(out).about
+    except UserError:
+        return None  # unreadable or of another schema version: not this data set, so --overwrite is asked for
+    return about if about.get("input_digest") == input_digest else None
+
+
+def _decoders() -> dict[str, str]:
+    """Versions of what decides about pixels; they are part of a build's identity."""
+    import av
+    import cv2
+    import numpy
+    import pyarrow
+
+    return {"av": av.__version__, "numpy": numpy.__version__, "opencv": cv2.__version__, "pyarrow": pyarrow.__version__}
+
+
+def _run_steps(
+    rows: Sequence[RawVideo],
+    hashes: Mapping[str, tuple[str, int]],
+    sources: Mapping[str, Source],
+    recipe: Recipe,
+    raw: Path,
+    staging: Path,
+    workers: int,
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """video_id to the per-video step's result, and how many came from an earlier, interrupted build."""
+    results: dict[str, dict[str, Any]] = {}
+    tasks: list[VideoTask] = []
+    for row in rows:
+        if row.status != "ok":
+            results[row.video_id] = no_result(row.status, row.reason or "")
+            continue
+        task = _task(row, hashes[row.path][0], sources[row.source], recipe, raw, staging)
+        finished = _journalled(task)
+        if finished is None:
+            tasks.append(task)
+        else:
+            results[row.video_id] = finished
+    reused = sum(row.status == "ok" for row in rows) - len(tasks)
+    if reused:
+        say(f"going on with an interrupted build: {reused} clips are done, {len(tasks)} to go")
+    # Long clips first, so that no worker is left with one at the end.
+    tasks.sort(key=lambda task: (-hashes[str(task.raw.relative_to(raw).as_posix())][1], task.video_id))
+    with (
+        _stop_signals() as stopped,
+        progress("reading clips", len(tasks), "clips") as advance,
+        closing(run_local(process_video, tasks, workers=workers, timeout_s=recipe.read.timeout_s)) as done,
+    ):
+        for position, outcome in done:
+            task = tasks[position]
+            results[task.video_id] = no_result("failed", outcome.reason) if isinstance(outcome, Failure) else outcome
+            advance(1)
+            if stopped.is_set():
+                raise Stopped(f"stopped with {len(results)} of {len(rows)} files done and saved; run the same command again to go on")
+    return results, reused
+
+
+@contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event instead of killing us; outside the main thread nothing is changed."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stopped.is_set():
+            raise KeyboardInterrupt
+        stopped.set()
+        say("stopping after the clips in hand; once more to stop at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stopped
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _task(row: RawVideo, digest: str, source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:
+    settings = [section.model_dump(mode="json") for section in (source.sampling, recipe.read, recipe.hygiene, recipe.image)]
+    return VideoTask(
+        video_id=row.video_id,
+        raw=raw / row.path,
+        images=staging / "images" / row.video_id,
+        images_path=f"images/{row.video_id}",
+        journal=staging / JOURNAL / f"{sha256_text(row.video_id)[:32]}.json",
+        key=sha256_text(canonical_json([STEP_VERSION, _decoders(), row.video_id, row.path, digest, settings])),
+        sampling=source.sampling,
+        read=recipe.read,
+        hygiene=recipe.hygiene,
+        image=recipe.image,
+    )
+
+
+def _journalled(task: VideoTask) -> dict[str, Any] | None:
+    """The finished step of an interrupted build, if its settings are still these and its images are there."""
+    try:
+        finished = json.loads(task.journal.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    if not isinstance(finished, dict) or finished.get("key") != task.key:
+        return None
+    if any(not (task.images / Path(frame["path"]).name).is_file() for frame in finished["kept"]):
+        return None
+    return finished
+
+
+def _write_tables(
+    rows: Sequence[RawVideo],
+    results: Mapping[str, dict[str, Any]],
+    hashes: Mapping[str, tuple[str, int]],
+    recipe: Recipe,
+    folder: Path,
+    input_digest: str,
+) -> dict[str, Any]:
+    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json."""
+    videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) for row in rows]
+    facts = {video["video_id"]: video for video in videos}
+    frames = [
+        {**frame, "frame_id": f"{video_id}/{frame['frame_index']}", "video_id": video_id}
+        for video_id, result in results.items()
+        if facts[video_id]["status"] == "ok"
+        for frame in result["kept"]
+    ]
+    pairs, duplicate_group = exact_duplicates(videos, frames)
+    groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in pairs])
+    for video in videos:
+        video["group_id"] = groups[video["video_id"]]
+    classes = _classes(recipe, videos)
+    counts = label_counts([(groups[frame["video_id"]], facts[frame["video_id"]]["label"]) for frame in frames])
+    folds, splits = fold_of_groups(counts, recipe.folds), split_of_groups(counts, recipe.split)
+    for frame in frames:
+        video = facts[frame["video_id"]]
+        shared = {key: video[key] for key in ("source", "patient_id", "group_id", "organ", "probe", "label")}
+        frame |= shared | {
+            "label_index": None if video["label"] is None else classes.index(video["label"]),
+            "split": splits[video["group_id"]],
+            "fold": folds[video["group_id"]],
+            "duplicate_group": duplicate_group.get(frame["frame_id"]),
+            **dict.fromkeys(("fov_x", "fov_y", "fov_width", "fov_height")),
+        }
+    excluded = [
+        {**frame, "video_id": video_id, "source": facts[video_id]["source"]}
+        for video_id, result in results.items()
+        for frame in result["excluded"]
+    ]
+    tables = {manifest.VIDEOS: videos, manifest.FRAMES: frames, manifest.EXCLUDED: excluded, manifest.DUPLICATES: pairs}
+    for name, table_rows in tables.items():
+        manifest.write_table(folder, name, manifest.table_from_rows(name, table_rows), recipe_digest=recipe.digest)
+    statuses = Counter(video["status"] for video in videos)
+    about = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_digest": recipe.digest,
+        "input_digest": input_digest,
+        "classes": classes,
+        "counts": {"found": len(videos), **{status: statuses[status] for status in manifest.STATUSES}, "frames": len(frames)},
+        "licences": dict(sorted(Counter(video["licence"] or "unknown" for video in videos if video["status"] == "ok").items())),
+        "versions": {**_decoders(), "python": platform.python_version(), "usdata": _version()},
+    }
+    manifest.write_about(folder, about)
+    return manifest.open_dataset(folder).about
+
+
+def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | None) -> dict[str, Any]:
+    def number(key: str) -> float | None:
+        return float(row.facts[key]) if key in row.facts else None
+
+    return {
+        "video_id": row.video_id,
+        "source": row.source,
+        "patient_id": row.patient_id,
+        "path": row.path,
+        "sha256": raw[0] if raw else None,
+        "bytes": raw[1] if raw else 0,
+        **{key: row.facts.get(key) for key in ("organ", "probe", "view", "manufacturer", "label", "licence")},
+        "mm_per_pixel_x": number("mm_per_pixel_x"),
+        "mm_per_pixel_y": number("mm_per_pixel_y"),
+        "labels": list(row.labels),
+        **dict.fromkeys(("fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry")),
+        **result["video"],
+        "status": result["status"],
+        "reason": result["reason"],
+        "frames_kept": len(result["kept"]),
+    }
+
+
+def _classes(recipe: Recipe, videos: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = sorted({video["label"] for video in videos if video["label"] is not None and video["status"] == "ok"})
+    if recipe.classes is None:
+        return found
+    if unknown := [label for label in found if label not in recipe.classes]:
+        raise UserError(f"label '{unknown[0]}'", "is not among the recipe's classes", "add it to 'classes', or map it with 'label_map'")
+    return list(recipe.classes)
+
+
+def _remove_strays(folder: Path, rows: Sequence[RawVideo], results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Images and journals of clips that an earlier, interrupted build with another recipe left in the staging folder."""
+    wanted = {f"images/{row.video_id}" for row in rows if results[row.video_id]["kept"]}
+    for source in (folder / "images").glob("*"):
+        for video in source.iterdir():
+            if f"images/{source.name}/{video.name}" not in wanted:
+                shutil.rmtree(video)
+        if not any(source.iterdir()):
+            source.rmdir()
+    journals = {f"{sha256_text(row.video_id)[:32]}.json" for row in rows}
+    for journal in (folder / JOURNAL).glob("*"):
+        if journal.name not in journals:
+            journal.unlink()
+
+
+def _put_in_place(staging: Path, out: Path) -> None:
+    """Rename the finished folder; a data set that stood there goes only when the new one stands."""
+    if not out.exists() or not any(out.iterdir()):
+        if out.exists():
+            out.rmdir()
+        staging.rename(out)
+        return
+    old = out.parent / f".{out.name}.replaced"
+    shutil.rmtree(old, ignore_errors=True)
+    out.rename(old)
+    staging.rename(out)
+    shutil.rmtree(old)
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("usdata-uscl")
+
+
+def _result(out: Path, about: Mapping[str, Any], *, unchanged: bool, reused: int, seconds: float) -> BuildResult:
+    videos = manifest.read_table(out, manifest.VIDEOS).select(["path", "status", "reason"]).to_pylist()
+    failed = [(row["path"], row["reason"]) for row in videos if row["status"] == "failed"]
+    return BuildResult(out, about["name"], about["digest"], dict(about["counts"]), failed, unchanged, reused, seconds)

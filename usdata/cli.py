@@ -1,0 +1,155 @@
+"""The `usdata` command line: parse, call the function of the same name, print. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from usdata.console import one_line_errors, safe_text, say
+from usdata.errors import EXIT_FINDINGS, UserError
+
+app = typer.Typer(
+    name="usdata",
+    help="Ultrasound video data sets: raw clips in; frames, Parquet manifests and an audit out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=True,
+)
+
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key of the recipe; may be given again.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the target.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("usdata-uscl"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Ultrasound video data sets: raw clips in; frames, Parquet manifests and an audit out."""
+
+
+@app.command()
+@one_line_errors
+def phantom(
+    out: Annotated[Path, typer.Argument(help="Folder to make; it must be empty or missing.")],
+    videos: Annotated[int, typer.Option(help="Clips to make; from 10 on, faulty ones are planted besides.")] = 40,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal clips.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Make ultrasound-like clips with known truth, some of them faulty.
+
+    \b
+    usdata phantom demo/raw
+    usdata phantom demo/raw --videos 100 --seed 7
+    """
+    from usdata.phantom import phantom as make
+
+    made = make(out, videos=videos, seed=seed)
+    if as_json:
+        _print_json({"out": str(made.out), "videos": made.videos, "faults": made.faults, "patients": made.patients})
+        return
+    print(f"{made.videos} clips of {made.patients} patients, {made.faults} of them with a planted fault (truth.csv lists them)")
+    print(f"next: usdata build phantom --raw {made.out} --out SET")
+
+
+@app.command()
+@one_line_errors
+def build(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (phantom, pocus-lung, ...) or a YAML file.")],
+    raw: Annotated[Path, typer.Option(help="Folder of raw clips; it is only read.")],
+    out: Annotated[Path, typer.Option(help="Data set folder to make.")],
+    workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
+    overrides: Overrides = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and left out, and stop.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build a data set from raw clips; started again after an interruption, it goes on.
+
+    \b
+    usdata build phantom --raw demo/raw --out demo/set
+    usdata build my-recipe.yaml --raw clips --out set --set folds.count=3
+    """
+    from usdata import build as building
+
+    if dry_run:
+        planned = building.plan(recipe, raw=raw, overrides=overrides or ())
+        if as_json:
+            _print_json(vars(planned))
+            return
+        print(f"{planned.name}: would read {sum(planned.clips.values())} clips, {planned.bytes_to_read / 1e6:.1f} MB")
+        for source, count in planned.clips.items():
+            print(f"  {source}: {count}")
+        for reason, count in planned.excluded.items():
+            print(f"  left out: {count} ({safe_text(reason)})")
+        return
+    built = building.build(recipe, raw=raw, out=out, workers=workers, overrides=overrides or (), overwrite=overwrite)
+    if as_json:
+        _print_json({**vars(built), "out": str(built.out)})
+        return
+    counts = built.counts
+    if built.unchanged:
+        print(f"{built.out} holds this data set already: nothing to do")
+    print(f"{built.name}: {counts['found']} files found = {counts['ok']} kept + {counts['excluded']} excluded + {counts['failed']} failed")
+    for path, reason in built.failed[:10]:
+        print(f"  failed: {safe_text(path)}: {safe_text(reason)}")
+    if len(built.failed) > 10:
+        print(f"  and {len(built.failed) - 10} more: see status and reason in {built.out}/videos.parquet")
+    print(f"{counts['frames']} frames in {built.out} ({built.seconds:.1f} s); digest {built.digest[:16]}")
+    print(f"next: usdata audit {built.out}")
+
+
+@app.command()
+@one_line_errors
+def audit(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
+    fail_on: Annotated[
+        str | None, typer.Option(help="Leave with 3 if there are findings of this level (note, warning, error) or above, or of this id.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count what is in a data set, find what is wrong with it, and write SET/report.html.
+
+    \b
+    usdata audit demo/set
+    usdata audit demo/set --json --fail-on error
+    """
+    from usdata.audit import LEVELS, print_audit
+    from usdata.audit import audit as auditing
+
+    known = {*LEVELS}
+    result = auditing(dataset)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_audit(result)
+    if fail_on is None:
+        return
+    if fail_on in known:
+        hit = any(LEVELS.index(finding.level) >= LEVELS.index(fail_on) for finding in result.findings)
+    else:
+        hit = any(finding.id == fail_on or finding.id.startswith(f"{fail_on}-") for finding in result.findings)
+    if hit:
+        say(f"there are findings at or above '{fail_on}'")
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+__all__ = ["UserError", "app"]

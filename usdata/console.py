@@ -1,0 +1,107 @@
+"""How both command lines talk: progress, errors, and where each line goes.
+
+Results go to stdout, talk goes to stderr. Progress is a rich bar with rate and time left on a terminal, and one plain line at intervals
+elsewhere (a log file, CI). Nothing here decides anything; `uscl` uses it too.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+from usdata.errors import EXIT_OUR_FAULT, EXIT_STOPPED, Stopped, UserError
+
+PLAIN_LINE_INTERVAL_S = 10.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def say(text: str) -> None:
+    """One line of talk on stderr."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def safe_text(text: str) -> str:
+    """Text from outside (a file name, a decoder's message) on one printable line, so that it cannot steer a terminal."""
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+@contextmanager
+def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """A progress display; the value is a function that is told how many more units are done.
+
+    Args:
+        description: What is being done, as a verb phrase ("reading clips").
+        total: How many units there are.
+        unit: Their name in the plural ("clips").
+    """
+    if sys.stderr.isatty():
+        with _rich_bar(description, total, unit) as advance:
+            yield advance
+        return
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(count: int = 1) -> None:
+        nonlocal done, last
+        done += count
+        now = time.monotonic()
+        if now - last >= PLAIN_LINE_INTERVAL_S and done < total:
+            last = now
+            rate = done / (now - start)
+            left = (total - done) / rate if rate else float("inf")
+            say(f"{description}: {done} of {total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left")
+
+    yield advance
+    seconds = time.monotonic() - start
+    if seconds >= 2 and done:
+        say(f"{description}: {done} {unit} in {seconds:.1f} s")
+
+
+@contextmanager
+def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"- {unit}/s", style="cyan")
+
+    columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
+    with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count=1: bar.advance(task, count)
+
+
+def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Wrap a command so that a user's mistake prints one line and ends with the design's exit code.
+
+    A fault of ours still shows its traceback: that is what a bug report needs.
+    """
+    import typer
+
+    @wraps(command)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except UserError as error:
+            say(f"error: {safe_text(str(error))}")
+            raise typer.Exit(error.exit_code) from None
+        except Stopped as stop:
+            say(safe_text(str(stop)))
+            raise typer.Exit(EXIT_STOPPED) from None
+        except KeyboardInterrupt:
+            say("stopped by Ctrl-C; whatever was finished is saved: run the same command again to go on")
+            raise typer.Exit(EXIT_STOPPED) from None
+        except OSError as error:
+            subject = error.filename if error.filename is not None else "the system"
+            say(f"error: {safe_text(str(subject))}: {error.strerror or error}; nothing half-written was left behind")
+            raise typer.Exit(EXIT_OUR_FAULT) from None
+
+    return wrapped

@@ -1,0 +1,163 @@
+"""Where the per-video step runs: a pool of spawned processes on this machine.
+
+Each worker is a process of its own with a pipe, so a decoder that crashes or hangs takes down its worker and costs one task: the task is
+tried once more in a new worker, then given up with the reason. Results come as they are done; the caller puts them in order.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+from usdata.errors import UserError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+TRIES = 2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A task that killed or outlasted its worker each time it was tried."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Raised:
+    """An exception on its way from a worker to the parent, which raises it: a full disk or a fault of ours, never a bad clip's doing."""
+
+    error: BaseException
+    traceback: str
+
+
+@dataclass
+class _Worker(Generic[Task]):
+    process: BaseProcess
+    pipe: Connection
+    position: int | None = None
+    deadline: float = float("inf")
+
+
+def default_workers() -> int:
+    """The number of processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+def run_local(
+    step: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, timeout_s: float
+) -> Iterator[tuple[int, Result | Failure]]:
+    """Run a step over tasks in spawned processes.
+
+    Args:
+        step: A module-level function; task and result travel between processes.
+        tasks: What to do.
+        workers: Number of processes.
+        timeout_s: Wall-clock limit for one task.
+
+    Yields:
+        Position of a task and its result, in the order in which they are done. The generator's close ends the workers.
+    """
+    waiting = deque(range(len(tasks)))
+    tries = [0] * len(tasks)
+    pool: list[_Worker[Task]] = []
+    try:
+        while waiting or any(worker.position is not None for worker in pool):
+            while len(pool) < min(workers, len(waiting) + sum(worker.position is not None for worker in pool)):
+                pool.append(_start(step))
+            for worker in pool:
+                if worker.position is None and waiting:
+                    worker.position = waiting.popleft()
+                    worker.deadline = time.monotonic() + timeout_s
+                    tries[worker.position] += 1
+                    worker.pipe.send(tasks[worker.position])
+            yield from _collect(pool, waiting, tries, timeout_s)
+    finally:
+        for worker in pool:
+            worker.process.terminate()
+        for worker in pool:
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _collect(pool: list[_Worker[Any]], waiting: deque[int], tries: Sequence[int], timeout_s: float) -> Iterator[tuple[int, Any]]:
+    """Wait until something happens: a result, a dead worker or a deadline."""
+    busy = [worker for worker in pool if worker.position is not None]
+    soonest = min(worker.deadline for worker in busy)
+    ready = wait([worker.pipe for worker in busy], timeout=max(0.0, soonest - time.monotonic()))
+    for worker in busy:
+        assert worker.position is not None
+        position = worker.position
+        if worker.pipe in ready:
+            try:
+                outcome = worker.pipe.recv()
+            except (EOFError, ConnectionResetError):
+                worker.process.join()
+                code = worker.process.exitcode
+                reason = (
+                    f"the decoder was killed ({_signal_name(-code)})"
+                    if code is not None and code < 0
+                    else f"the decoder died (exit {code})"
+                )
+            else:
+                worker.position, worker.deadline = None, float("inf")
+                if isinstance(outcome, _Raised):
+                    if not isinstance(outcome.error, OSError | UserError):
+                        outcome.error.add_note(f"in a worker process:\n{outcome.traceback}")
+                    raise outcome.error
+                yield position, outcome
+                continue
+        elif time.monotonic() >= worker.deadline:
+            reason = f"took longer than {timeout_s:g} s"
+            worker.process.kill()
+            worker.process.join()
+        else:
+            continue
+        worker.pipe.close()
+        pool.remove(worker)
+        if tries[position] < TRIES:
+            waiting.appendleft(position)
+        else:
+            yield position, Failure(f"{reason}, {TRIES} times")
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _start(step: Callable[[Task], Result]) -> _Worker[Task]:
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(step, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process=process, pipe=ours)
+
+
+def _work(step: Callable[[Any], Any], pipe: Connection) -> None:
+    """A worker's life: tasks in, results out. Ctrl-C is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    while True:
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            outcome = step(task)
+        except Exception as error:  # noqa: BLE001 - handed whole to the parent, which raises it there
+            outcome = _Raised(error, traceback.format_exc())
+        pipe.send(outcome)

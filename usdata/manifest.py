@@ -1,0 +1,296 @@
+"""The contract between `usdata` and everything that reads its data sets: Arrow schemas, reading, writing.
+
+A data set is a folder (see docs/contracts/data-set.md). This module knows its Parquet tables and `dataset.json`, and is the one thing of
+`usdata` that `uscl` builds on. Tables are sorted, carry the schema version and the recipe's digest in their Parquet metadata, hold no image
+bytes and no path that leaves the folder, and their bytes depend on their rows alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from usdata.errors import DataSetError
+from usdata.files import atomic, sha256_file, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = 1
+ROW_GROUP_ROWS = 65_536
+
+DATASET_JSON = "dataset.json"
+VIDEOS = "videos.parquet"
+FRAMES = "frames.parquet"
+EXCLUDED = "excluded.parquet"
+DUPLICATES = "duplicates.parquet"
+
+STATUSES = ("ok", "failed", "excluded")
+
+
+def _schema(*columns: tuple[str, pa.DataType, str]) -> pa.Schema:
+    """A schema whose fields carry their meaning; a `?` at the end of the name allows nulls."""
+    return pa.schema(
+        [pa.field(name.rstrip("?"), kind, nullable=name.endswith("?"), metadata={"description": text}) for name, kind, text in columns]
+    )
+
+
+VIDEOS_SCHEMA = _schema(
+    ("video_id", pa.string(), "<source>/<name>, stable and unique"),
+    ("source", pa.string(), "the data source that the clip belongs to"),
+    ("patient_id?", pa.string(), "pseudonym (or a public set's own id); null if unknown"),
+    ("group_id", pa.string(), "the patient if known, else the finest unit known not to share patients; joins confirmed duplicates"),
+    ("path", pa.string(), "relative to RAW, with forward slashes"),
+    ("sha256?", pa.string(), "of the raw file's bytes (of a frame folder: of its files' digests in order); null if it could not be read"),
+    ("bytes", pa.int64(), "size of the raw file or folder"),
+    ("container?", pa.string(), "what the bytes are, by content"),
+    ("codec?", pa.string(), "codec of the video stream or the image"),
+    ("pixel_format?", pa.string(), "pixel format as decoded"),
+    ("width?", pa.int32(), "pixels, as decoded"),
+    ("height?", pa.int32(), "pixels, as decoded"),
+    ("fps?", pa.float64(), "true mean frame rate in Hz from the stream's timestamps; null if unknown"),
+    ("fps_effective?", pa.float64(), "rate in Hz of frames that differ from the one before"),
+    ("time_base?", pa.string(), "seconds per tick as a fraction 'n/d'; a frame's exact time is pts x time_base"),
+    ("frames_declared?", pa.int64(), "what the container claims; null if it claims nothing"),
+    ("frames_decoded", pa.int64(), "what decoded"),
+    ("frames_unique", pa.int64(), "decoded frames that are no near-repeat of the one before"),
+    ("decode_errors", pa.int64(), "packets or frames that the decoder refused"),
+    ("duration_s?", pa.float64(), "last timestamp minus first, plus one frame; null without timestamps"),
+    ("organ?", pa.string(), "as the source says"),
+    ("probe?", pa.string(), "convex, linear, phased, ... as the source says"),
+    ("view?", pa.string(), "as the source says"),
+    ("manufacturer?", pa.string(), "as the source says"),
+    ("mm_per_pixel_x?", pa.float64(), "spacing of the raw picture; null if unknown"),
+    ("mm_per_pixel_y?", pa.float64(), "spacing of the raw picture; null if unknown"),
+    ("label?", pa.string(), "the class used for training and evaluation; null = unlabelled"),
+    ("labels", pa.list_(pa.string()), "every label that the source gives, as 'name=value'"),
+    ("licence?", pa.string(), "licence of this clip"),
+    ("fov_kind?", pa.string(), "rectangle or annulus_sector; null = no field of view was determined"),
+    ("fov_x?", pa.int32(), "box of the field of view in raw pixels"),
+    ("fov_y?", pa.int32(), "box of the field of view in raw pixels"),
+    ("fov_width?", pa.int32(), "box of the field of view in raw pixels"),
+    ("fov_height?", pa.int32(), "box of the field of view in raw pixels"),
+    ("fov_geometry?", pa.string(), "JSON of the geometry's parameters in raw pixels"),
+    ("flags", pa.list_(pa.string()), "hygiene: frozen, near_repeats, short, blank_frames, truncated, decode_errors"),
+    ("status", pa.string(), "ok, failed or excluded"),
+    ("reason?", pa.string(), "why not ok; null when ok"),
+    ("frames_kept", pa.int64(), "rows of this clip in frames.parquet"),
+)
+
+FRAMES_SCHEMA = _schema(
+    ("frame_id", pa.string(), "<video_id>/<frame_index>, unique"),
+    ("video_id", pa.string(), "row of videos.parquet"),
+    ("source", pa.string(), "as in videos.parquet"),
+    ("patient_id?", pa.string(), "as in videos.parquet"),
+    ("group_id", pa.string(), "as in videos.parquet"),
+    ("frame_index", pa.int64(), "0-based position among the frames that decode, forward from the first"),
+    ("pts?", pa.int64(), "timestamp in ticks of the video's time_base"),
+    ("time_s?", pa.float64(), "pts x time_base in seconds, from the clip's first frame"),
+    ("path", pa.string(), "of the stored image, relative to the data set"),
+    ("width", pa.int32(), "of the stored image"),
+    ("height", pa.int32(), "of the stored image"),
+    ("organ?", pa.string(), "as in videos.parquet"),
+    ("probe?", pa.string(), "as in videos.parquet"),
+    ("label?", pa.string(), "as in videos.parquet; null = unlabelled"),
+    ("label_index?", pa.int64(), "position of the label in dataset.json's classes; null = unlabelled"),
+    ("split", pa.string(), "train, val or test"),
+    ("fold?", pa.int64(), "0-based fold; null if the recipe asks for none"),
+    ("fingerprint", pa.string(), "256-bit perceptual hash of the stored image, 64 hexadecimal digits"),
+    ("pixel_sha256", pa.string(), "of the stored pixels: '<height>x<width>x<channels>' and a newline, then the bytes row by row"),
+    ("quality_mean", pa.float64(), "mean gray level, 0 to 255"),
+    ("quality_std", pa.float64(), "standard deviation of the gray levels"),
+    ("quality_sharpness", pa.float64(), "variance of the 3x3 Laplacian"),
+    ("fov_x?", pa.int32(), "box of the field of view in stored pixels"),
+    ("fov_y?", pa.int32(), "box of the field of view in stored pixels"),
+    ("fov_width?", pa.int32(), "box of the field of view in stored pixels"),
+    ("fov_height?", pa.int32(), "box of the field of view in stored pixels"),
+    ("duplicate_group?", pa.string(), "shared by frames with equal pixels in different clips: the first such frame_id; null = none"),
+)
+
+EXCLUDED_SCHEMA = _schema(
+    ("video_id", pa.string(), "row of videos.parquet"),
+    ("source", pa.string(), "as in videos.parquet"),
+    ("frame_index", pa.int64(), "0-based position among the frames that decode"),
+    ("pts?", pa.int64(), "timestamp in ticks of the video's time_base"),
+    ("time_s?", pa.float64(), "seconds from the clip's first frame"),
+    ("reason", pa.string(), "near_repeat, blank, not_sampled or video_excluded"),
+    ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats"),
+    ("difference?", pa.float64(), "mean absolute difference in gray levels to that frame"),
+)
+
+DUPLICATES_SCHEMA = _schema(
+    ("video_id_a", pa.string(), "the earlier of the two ids"),
+    ("video_id_b", pa.string(), "the later of the two ids"),
+    ("kind", pa.string(), "file (equal bytes) or pixels (equal stored frames)"),
+    ("score", pa.float64(), "share of the shorter clip's kept frames that stand in the other, 0 to 1"),
+    ("scale", pa.float64(), "size of b over size of a"),
+    ("shift_x", pa.float64(), "pixels of b against a"),
+    ("shift_y", pa.float64(), "pixels of b against a"),
+    ("flip", pa.bool_(), "b is mirrored left to right"),
+    ("first_frame_a", pa.int64(), "aligned interval, first frame_index in a"),
+    ("last_frame_a", pa.int64(), "aligned interval, last frame_index in a"),
+    ("first_frame_b", pa.int64(), "aligned interval, first frame_index in b"),
+    ("last_frame_b", pa.int64(), "aligned interval, last frame_index in b"),
+)
+
+SCHEMAS = {VIDEOS: VIDEOS_SCHEMA, FRAMES: FRAMES_SCHEMA, EXCLUDED: EXCLUDED_SCHEMA, DUPLICATES: DUPLICATES_SCHEMA}
+_SORT_KEYS = {
+    VIDEOS: ("source", "video_id"),
+    FRAMES: ("source", "video_id", "frame_index"),
+    EXCLUDED: ("source", "video_id", "frame_index"),
+    DUPLICATES: ("video_id_a", "video_id_b", "kind"),
+}
+
+
+def table_from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a sorted Arrow table of the named file's schema.
+
+    Args:
+        name: One of the four Parquet file names of the contract.
+        rows: Mappings that hold every column; a missing or unknown column is a fault of ours and raises.
+
+    Raises:
+        ValueError: A row lacks a column, has one too many, or holds null where none may be.
+    """
+    schema = SCHEMAS[name]
+    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in _SORT_KEYS[name]))
+    columns = set(schema.names)
+    for row in ordered:
+        if row.keys() != columns:
+            raise ValueError(f"a row of {name} lacks {sorted(columns - row.keys())} or has unknown {sorted(row.keys() - columns)}")
+    arrays = [pa.array([row[field.name] for row in ordered], type=field.type) for field in schema]
+    table = pa.Table.from_arrays(arrays, schema=schema)
+    table.validate(full=True)
+    for field in schema:
+        if not field.nullable and table.column(field.name).null_count:
+            raise ValueError(f"{name}: null in {field.name}, which may not be null")
+    return table
+
+
+def write_table(folder: Path, name: str, table: pa.Table, *, recipe_digest: str) -> None:
+    """Write one table of the contract: zstd, row groups of 64 k rows, page index; atomically, and equal rows give equal bytes."""
+    metadata = {"usdata.schema_version": str(SCHEMA_VERSION), "usdata.recipe_digest": recipe_digest}
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    with atomic(folder / name) as temporary:
+        pq.write_table(
+            table, temporary, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_index=True, store_schema=True, version="2.6"
+        )
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set folder, opened for reading. Tables are read when they are first asked for.
+
+    Attributes:
+        folder: The data set's folder.
+        about: `dataset.json`: name, recipe, digests, classes, counts, versions, licences.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return str(self.about["name"])
+
+    @property
+    def digest(self) -> str:
+        """The sha256 over the tables' bytes: equal digests, equal manifests."""
+        return str(self.about["digest"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Label names in the order of `label_index`."""
+        return list(self.about["classes"])
+
+    @cached_property
+    def videos(self) -> pd.DataFrame:
+        """`videos.parquet` as a data frame."""
+        return self._read(VIDEOS)
+
+    @cached_property
+    def frames(self) -> pd.DataFrame:
+        """`frames.parquet` as a data frame."""
+        return self._read(FRAMES)
+
+    @cached_property
+    def excluded(self) -> pd.DataFrame:
+        """`excluded.parquet` as a data frame."""
+        return self._read(EXCLUDED)
+
+    @cached_property
+    def duplicates(self) -> pd.DataFrame:
+        """`duplicates.parquet` as a data frame."""
+        return self._read(DUPLICATES)
+
+    def _read(self, name: str) -> pd.DataFrame:
+        return read_table(self.folder, name).to_pandas()
+
+
+def read_table(folder: Path, name: str) -> pa.Table:
+    """One table of a data set, its columns checked against the contract.
+
+    Raises:
+        DataSetError: The file is missing, is no Parquet, or lacks a column.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise DataSetError(path, "this table of the data set is missing", "build the set again with 'usdata build'")
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, pa.ArrowException) as error:
+        raise DataSetError(path, f"is no readable Parquet file ({error})", "build the set again with 'usdata build'") from None
+    missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
+    if missing:
+        raise DataSetError(path, f"lacks the contract's columns {', '.join(missing)}", "build the set again with this version of usdata")
+    return table
+
+
+def open_dataset(folder: str | Path) -> DataSet:
+    """Open a data set folder.
+
+    Raises:
+        DataSetError: The folder is missing, is not a data set, or was written under another schema version.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataSetError(folder, "no such data set folder", "make one with 'usdata build RECIPE --raw RAW --out SET'")
+    path = folder / DATASET_JSON
+    if not path.is_file():
+        raise DataSetError(
+            folder, f"is not a data set (it holds no {DATASET_JSON})", "make one with 'usdata build RECIPE --raw RAW --out SET'"
+        )
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataSetError(path, f"is no readable JSON ({error})", "build the set again with 'usdata build'") from None
+    if not isinstance(about, dict) or {"name", "digest", "classes", "schema_version"} - about.keys():
+        raise DataSetError(path, "is not a data set's description", "build the set again with 'usdata build'")
+    if about["schema_version"] != SCHEMA_VERSION:
+        found = about["schema_version"]
+        raise DataSetError(
+            path,
+            f"has schema version {found}, and this usdata reads {SCHEMA_VERSION}",
+            "build the set again, or use the usdata that wrote it",
+        )
+    return DataSet(folder=folder, about=about)
+
+
+def tables_digest(folder: Path) -> str:
+    """The sha256 over the four tables' digests: what `dataset.json` calls `digest`."""
+    lines = "".join(f"{name} {sha256_file(folder / name)}\n" for name in sorted(SCHEMAS))
+    return hashlib.sha256(lines.encode("ascii")).hexdigest()
+
+
+def write_about(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write `dataset.json`; it is written last, so a folder that has one is whole."""
+    write_json(folder / DATASET_JSON, {**about, "schema_version": SCHEMA_VERSION, "digest": tables_digest(folder)})
