@@ -1,1 +1,34 @@
-"""Curate ultrasound video: raw clips in; de-duplicated frames, Parquet manifests and an audit out."""
+"""Curate ultrasound video: raw clips in; de-duplicated frames, Parquet manifests and an audit out.
+
+One function a command, under the command's name: `usdata.build(...)`, `usdata.audit(...)`, `usdata.phantoms(...)`; and `usdata.load(SET)`
+opens a data set. Each is imported when it is first used, so `import usdata` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from usdata.auditing import audit as audit
+    from usdata.building import build as build
+    from usdata.building import plan as plan
+    from usdata.manifest import open_dataset as load
+    from usdata.phantoms import phantom as phantom
+
+_FUNCTIONS = {
+    "audit": ("usdata.auditing", "audit"),
+    "build": ("usdata.building", "build"),
+    "load": ("usdata.manifest", "open_dataset"),
+    "phantom": ("usdata.phantoms", "phantom"),
+    "plan": ("usdata.building", "plan"),
+}
+
+__all__ = ["audit", "build", "load", "phantom", "plan"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module 'usdata' has no attribute '{name}'")
+    module, function = _FUNCTIONS[name]
+    return getattr(import_module(module), function)

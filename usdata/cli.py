@@ -56,7 +56,7 @@ def phantom(
     usdata phantom demo/raw
     usdata phantom demo/raw --videos 100 --seed 7
     """
-    from usdata.phantom import phantom as make
+    from usdata.phantoms import phantom as make
 
     made = make(out, videos=videos, seed=seed)
     if as_json:
@@ -84,7 +84,7 @@ def build(
     usdata build phantom --raw demo/raw --out demo/set
     usdata build my-recipe.yaml --raw clips --out set --set folds.count=3
     """
-    from usdata import build as building
+    from usdata import building
 
     if dry_run:
         planned = building.plan(recipe, raw=raw, overrides=overrides or ())
@@ -128,8 +128,8 @@ def audit(
     usdata audit demo/set
     usdata audit demo/set --json --fail-on error
     """
-    from usdata.audit import LEVELS, print_audit
-    from usdata.audit import audit as auditing
+    from usdata.auditing import LEVELS, print_audit
+    from usdata.auditing import audit as auditing
 
     known = {*LEVELS}
     result = auditing(dataset)

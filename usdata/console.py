@@ -6,6 +6,7 @@ elsewhere (a log file, CI). Nothing here decides anything; `uscl` uses it too.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from usdata.errors import EXIT_OUR_FAULT, EXIT_STOPPED, Stopped, UserError
+from usdata.errors import EXIT_DONE, EXIT_OUR_FAULT, EXIT_STOPPED, Stopped, UserError
 
 PLAIN_LINE_INTERVAL_S = 10.0
 
@@ -41,13 +42,13 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         unit: Their name in the plural ("clips").
     """
     if sys.stderr.isatty():
-        with _rich_bar(description, total, unit) as advance:
-            yield advance
+        with _rich_bar(description, total, unit) as advance_bar:
+            yield advance_bar
         return
     start = last = time.monotonic()
     done = 0
 
-    def advance(count: int = 1) -> None:
+    def advance(count: int) -> None:
         nonlocal done, last
         done += count
         now = time.monotonic()
@@ -76,7 +77,11 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
         task = bar.add_task(description, total=total)
-        yield lambda count=1: bar.advance(task, count)
+
+        def advance(count: int) -> None:
+            bar.advance(task, count)
+
+        yield advance
 
 
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -99,6 +104,10 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             say("stopped by Ctrl-C; whatever was finished is saved: run the same command again to go on")
             raise typer.Exit(EXIT_STOPPED) from None
+        except BrokenPipeError:
+            # The reader of a pipe has read enough. Python would complain once more when it flushes stdout at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_DONE) from None
         except OSError as error:
             subject = error.filename if error.filename is not None else "the system"
             say(f"error: {safe_text(str(subject))}: {error.strerror or error}; nothing half-written was left behind")

@@ -109,7 +109,8 @@ def _from_table(source: Source, raw: Path, files: list[str]) -> Iterator[tuple[R
         if PurePosixPath(given).is_absolute() or ".." in where.parts:
             raise UserError(table, f"line {line} names a path outside the raw folder", "give paths relative to the table")
         path = str(where)
-        facts = {**source.constants, **{key: values[column] for key, column in source.columns.items() if values[column]}}
+        facts: dict[str, str] = dict(source.constants.items())
+        facts |= {key: values[column] for key, column in source.columns.items() if values[column]}
         facts["path"] = given
         row = _row(source, path, str(PurePosixPath(given)), facts, values)
         members = [path] if path in existing else [file for file in files if file.startswith(path + "/")]
@@ -160,7 +161,8 @@ def _from_files(source: Source, raw: Path, files: list[str], claimed: set[str]) 
         inside = path.removeprefix(prefix)
         match = re.search(source.pattern, inside) if source.pattern else None
         found = {key: value for key, value in match.groupdict().items() if value} if match else {}
-        facts = {**source.constants, **found}
+        facts: dict[str, str] = dict(source.constants.items())
+        facts |= found
         row = _row(source, path, inside, facts, facts)
         if source.pattern and match is None and row.status == "ok":
             row = replace(row, status="excluded", reason="its path does not match the source's pattern")

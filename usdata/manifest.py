@@ -79,7 +79,7 @@ VIDEOS_SCHEMA = _schema(
     ("fov_width?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_height?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_geometry?", pa.string(), "JSON of the geometry's parameters in raw pixels"),
-    ("flags", pa.list_(pa.string()), "hygiene: frozen, near_repeats, short, blank_frames, truncated, decode_errors"),
+    ("flags", pa.list_(pa.string()), "hygiene: blank_frames, damaged_frames, decode_errors, frozen, near_repeats, short, truncated"),
     ("status", pa.string(), "ok, failed or excluded"),
     ("reason?", pa.string(), "why not ok; null when ok"),
     ("frames_kept", pa.int64(), "rows of this clip in frames.parquet"),
@@ -121,7 +121,7 @@ EXCLUDED_SCHEMA = _schema(
     ("frame_index", pa.int64(), "0-based position among the frames that decode"),
     ("pts?", pa.int64(), "timestamp in ticks of the video's time_base"),
     ("time_s?", pa.float64(), "seconds from the clip's first frame"),
-    ("reason", pa.string(), "near_repeat, blank, not_sampled or video_excluded"),
+    ("reason", pa.string(), "damaged, blank, near_repeat or not_sampled"),
     ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats"),
     ("difference?", pa.float64(), "mean absolute difference in gray levels to that frame"),
 )

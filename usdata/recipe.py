@@ -101,6 +101,7 @@ class Reading(_Section):
     """How raw files are decoded."""
 
     backend: Literal["auto", "pyav", "opencv", "decord"] = "auto"
+    """Who decodes videos; auto: the first of PyAV, OpenCV and decord that can."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Wall-clock limit for one clip; a decoder that hangs costs its clip, not the build."""
 
@@ -114,6 +115,8 @@ class Hygiene(_Section):
     """A frame with a smaller mean gray level is blank."""
     blank_std: float = Field(default=2.0, ge=0)
     """A frame with a smaller standard deviation is blank."""
+    keep_damaged: bool = False
+    """Keep frames that the decoder could only conceal (it lost data, and no clean key frame has come since)."""
 
 
 class Image(_Section):
@@ -129,8 +132,9 @@ class Folds(_Section):
     """Cross-validation folds by group, stratified by label."""
 
     count: int = Field(default=5, ge=0)
-    """0: no folds."""
+    """Number of folds; 0: none."""
     seed: int = Field(default=0, ge=0)
+    """Another seed draws another assignment."""
 
 
 class Split(_Section):
@@ -141,6 +145,7 @@ class Split(_Section):
     test: float = Field(default=0.0, ge=0, lt=1)
     """Share of frames wanted in test."""
     seed: int = Field(default=0, ge=0)
+    """Another seed draws another assignment."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -153,10 +158,13 @@ class Recipe(_Section):
     """What to build."""
 
     name: str
+    """The data set's name."""
     description: str = ""
+    """One line for people."""
     base: str | None = None
     """Another recipe (by name or path) whose keys hold where this one says nothing."""
     sources: list[Source] = Field(min_length=1)
+    """Where the clips lie; at least one."""
     read: Reading = Reading()
     hygiene: Hygiene = Hygiene()
     image: Image = Image()

@@ -26,7 +26,7 @@ class SamplingRule(BaseModel):
     - all: all.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     rule: Literal["rate", "count", "every", "all"] = "rate"
     """Which rule thins the frames."""

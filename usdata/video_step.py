@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -134,8 +135,8 @@ def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
     if not times:
         said = f" ({first_error})" if first_error else ""
         raise ReadError(task.raw, f"no frame of it decodes{said}", "check the file with another player, or remove it")
-    blank = sum(row["reason"] == "blank" for row in excluded)
-    video = {
+    reasons = Counter(row["reason"] for row in excluded)
+    video: dict[str, Any] = {
         "container": info.container,
         "codec": info.codec,
         "pixel_format": info.pixel_format,
@@ -148,8 +149,8 @@ def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
         "decode_errors": errors,
         **_rates(times, unique),
     }
-    video["flags"] = _flags(video, blank=blank)
-    reason = None if kept else "every frame that decodes is blank"
+    video["flags"] = _flags(video, reasons)
+    reason = None if kept else "every frame that decodes is blank or damaged"
     return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
 
 
@@ -169,9 +170,12 @@ def _selector(task: VideoTask) -> Callable[[int, Fraction | None], bool]:
 
 
 def look_at(clip: Clip, hygiene: Hygiene) -> Iterator[_Look]:
-    """Every frame that decodes, judged blank, near_repeat (of the last unique frame) or unique."""
+    """Every frame that decodes, judged damaged, blank, near_repeat (of the last unique frame) or unique."""
     last: Frame | None = None
     for frame in clip.frames():
+        if frame.damaged and not hygiene.keep_damaged:
+            yield _Look(frame, "damaged", None, None)
+            continue
         mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(frame.pixels))
         if mean < hygiene.blank_mean or std < hygiene.blank_std:
             yield _Look(frame, "blank", None, None)
@@ -241,12 +245,13 @@ def _rates(times: list[Fraction | None], unique: int) -> dict[str, float | None]
     return {"fps": float(1 / interval), "fps_effective": float(unique / duration), "duration_s": float(duration)}
 
 
-def _flags(video: dict[str, Any], *, blank: int) -> list[str]:
+def _flags(video: dict[str, Any], reasons: Counter[str]) -> list[str]:
     decoded, unique, declared = video["frames_decoded"], video["frames_unique"], video["frames_declared"]
-    usable = decoded - blank
-    repeats = usable - unique
+    repeats = reasons["near_repeat"]
+    usable = unique + repeats
     flags = {
-        "blank_frames": blank > 0,
+        "blank_frames": reasons["blank"] > 0,
+        "damaged_frames": reasons["damaged"] > 0,
         "decode_errors": video["decode_errors"] > 0,
         "frozen": usable >= SHORT_CLIP_FRAMES and repeats >= FROZEN_SHARE * (usable - 1),
         "near_repeats": usable > 1 and repeats > NEAR_REPEATS_SHARE * usable,

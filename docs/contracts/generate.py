@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import typing
 from pathlib import Path
 
@@ -25,21 +26,21 @@ DATA_SET = """\
       images/<source>/<video>/<video>_frame<k>.png
       report.html          written by `usdata audit`
 
-Schema version {version}. The tables are sorted by source, video and frame, compressed with zstd in row groups of {rows:,} rows, hold no image bytes,
-and open as they are in pandas, DuckDB, Polars and `datasets.load_dataset("parquet")`. Their Parquet metadata carries the schema version and the
-recipe's digest. Paths are relative to the folder, which can be moved.
+Schema version {version}. The tables are sorted by source, video and frame, compressed with zstd in row groups of {rows:,} rows, hold no
+image bytes, and open as they are in pandas, DuckDB, Polars and `datasets.load_dataset("parquet")`. Their Parquet metadata carries the
+schema version and the recipe's digest. Paths are relative to the folder, which can be moved.
 
-Promises: equal raw bytes and an equal recipe give byte-identical tables and images, whatever the number of workers, the order of the files, the
-place, or interruptions. Every file under the raw folder has one row: kept, excluded or failed; the three add up. A folder that has a `dataset.json`
-is whole. No two folds share a group. `dataset.json`'s `digest` is the sha256 over the digests of the four tables.
+Promises: equal raw bytes and an equal recipe give byte-identical tables and images, whatever the number of workers, the order of the
+files, the place, or interruptions. Every file under the raw folder has one row: kept, excluded or failed; the three add up. A folder that
+has a `dataset.json` is whole. No two folds share a group. `dataset.json`'s `digest` is the sha256 over the digests of the four tables.
 """
 
 RECIPE = """\
 # Contract: the recipe
 
-One YAML file says what to build. `usdata build NAME|FILE` takes a shipped recipe's name (`manifests/`) or a file; `--set a.b=c` changes a key
-(`--set sources.0.sampling.hz=5`). An unknown key is refused with the nearest right one. `base: other` takes another recipe's keys where this one
-says nothing; sources are matched by name.
+One YAML file says what to build. `usdata build NAME|FILE` takes a shipped recipe's name (`manifests/`) or a file; `--set a.b=c` changes a
+key (`--set sources.0.sampling.hz=5`). An unknown key is refused with the nearest right one. `base: other` takes another recipe's keys
+where this one says nothing; sources are matched by name.
 """
 
 
@@ -58,12 +59,11 @@ def recipe_page() -> str:
     """The page on the recipe's keys."""
     parts = [RECIPE]
     for place, model in _sections(Recipe, ""):
-        text = " ".join((model.__doc__ or "").split())
+        text = inspect.cleandoc(model.__doc__ or "")
         parts.append(f"\n## {place or 'top level'}\n\n{text}\n\n| key | type | default | meaning |\n|---|---|---|---|\n")
         for key, field in model.model_fields.items():
-            parts.append(
-                f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {(field.description or '').replace('|', chr(92) + '|')} |\n"
-            )
+            meaning = (field.description or "").replace("|", "\\|")
+            parts.append(f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {meaning} |\n")
     return "".join(parts)
 
 

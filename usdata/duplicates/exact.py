@@ -36,11 +36,11 @@ def exact_duplicates(
             continue
         first = min(frame["frame_id"] for frame in equal)
         duplicate_group |= {frame["frame_id"]: first for frame in equal}
-        for a, b in combinations(equal, 2):
-            if a["video_id"] != b["video_id"]:
-                indices = shared[a["video_id"], b["video_id"]]
-                indices[0].add(a["frame_index"])
-                indices[1].add(b["frame_index"])
+        for frame_a, frame_b in combinations(equal, 2):
+            if frame_a["video_id"] != frame_b["video_id"]:
+                indices = shared[frame_a["video_id"], frame_b["video_id"]]
+                indices[0].add(frame_a["frame_index"])
+                indices[1].add(frame_b["frame_index"])
     for (a, b), (in_a, in_b) in shared.items():
         shorter, found = min((len(by_frames[a]), len(in_a)), (len(by_frames[b]), len(in_b)))
         score = found / shorter

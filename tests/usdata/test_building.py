@@ -18,7 +18,7 @@ import pytest
 
 from tests.usdata.clips import speckle_frames, write_png, write_video
 from usdata import manifest
-from usdata.build import build, plan
+from usdata.building import build, plan
 from usdata.errors import UserError
 from usdata.recipe import Recipe, Source
 from usdata.video_step import frame_difference, pixel_digest

@@ -1,6 +1,6 @@
 """Ultrasound pictures from point scatterers: echoes, envelope, log compression, scan conversion.
 
-In: positions and amplitudes of scatterers, frame by frame. Out: 8-bit B-mode frames, in which the sector or rectangle lies where `Geometry` says.
+In: positions and amplitudes of scatterers, frame by frame. Out: 8-bit B-mode frames, whose tissue lies where `Geometry` says.
 Guarantees: the echo is linear in the amplitudes, many scatterers a cell give fully developed (Rayleigh) speckle, and a scatterer that moves
 by a fraction of a sample moves its echo, phase included, by that fraction.
 """
@@ -19,17 +19,21 @@ Floats = NDArray[np.float32]
 Complexes = NDArray[np.complex64]
 
 SOUND_MM_PER_US = 1.54  # soft tissue, the value that every scanner assumes
-AXIAL_SIGMA = 1.05  # samples: the pulse's Gaussian window, half maximum over 2.5 samples
-PAD_BEAMS = 12  # scatterers beside the picture still send echoes into it
+GAIN_DB_MAX = 44.0  # what the time gain can make good
+AXIAL_SIGMA = 1.0  # samples: the pulse's Gaussian window, half maximum over 2.4 samples
+PAD_BEAMS = 10  # scatterers beside the picture still send echoes into it
+STRIP_BEAMS = 40  # lines focused at once: a beam is narrow, so most of a wider matrix would be zeros
 PAD_DEPTHS = 8
+MARGIN_BEAMS = 20  # tissue beside the picture that breathing can bring into it
+MARGIN_DEPTHS = 14
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Where a picture holds tissue, in picture pixels (a pixel's centre has whole coordinates).
 
-    A fan (convex, phased) is the part of the ring between two radii around the apex that lies between two angles. Angles are in degrees from
-    straight down, positive to the right. A linear picture is the box with its first pixel at (x, y).
+    A fan (convex, phased) is the part of the ring between two radii around the apex that lies between two angles. Angles are in degrees
+    from straight down, positive to the right. A linear picture is the box with its first pixel at (x, y).
     """
 
     kind: str
@@ -86,28 +90,45 @@ class Scan:
         depth_mm = depth * self.mm_per_sample
         across = beam / (self.beams - 1) * 2 - 1
         if not self.half_angle:
-            return across * (self.width_mm / 2), depth_mm
+            return (across * (self.width_mm / 2)).astype(np.float32), depth_mm.astype(np.float32)
         angle = across * self.half_angle
         radius = self.radius_mm + depth_mm
-        return radius * np.sin(angle), radius * np.cos(angle) - self.radius_mm
+        return (radius * np.sin(angle)).astype(np.float32), (radius * np.cos(angle) - self.radius_mm).astype(np.float32)
 
     def lateral_sigma(self) -> Floats:
-        """Gaussian width of the beam in lines at each depth: narrowest at the focus, hyperbolic away from it, as a Gaussian beam's waist."""
+        """Gaussian width of the beam in lines at each depth: narrowest at the focus, hyperbolic away from it, as a Gaussian beam."""
         depth = np.linspace(0, 1, self.depths, dtype=np.float32)
-        return (0.8 * np.sqrt(1 + ((depth - self.focus) / 0.45) ** 2)).astype(np.float32)
+        return (0.95 * np.sqrt(1 + ((depth - self.focus) / 0.5) ** 2)).astype(np.float32)
+
+
+def scatter(scan: Scan, rng: np.random.Generator) -> tuple[Floats, Floats, Complexes]:
+    """Scatterers of even tissue over the picture and its margins, for `echoes`.
+
+    One stands at a random place in each cell of the grid, for all the reflectors that are there: its strength is complex Gaussian with a
+    variance of 1, so the echoes are Gaussian too, and their envelope is Rayleigh distributed, however small the resolution cell.
+
+    Returns:
+        Beam index (n), depth index (n), and two independent strengths (2, n).
+    """
+    rows, columns = scan.depths + 2 * MARGIN_DEPTHS, scan.beams + 2 * MARGIN_BEAMS
+    depth, beam = np.mgrid[0:rows, 0:columns].astype(np.float32).reshape(2, -1)
+    jitter = rng.random((2, len(beam)), dtype=np.float32) - np.float32(0.5)
+    strength = rng.standard_normal((2, len(beam), 2), dtype=np.float32).view(np.complex64)[..., 0] / np.float32(math.sqrt(2))
+    return beam - MARGIN_BEAMS + jitter[0], depth - MARGIN_DEPTHS + jitter[1], strength
 
 
 def echoes(scan: Scan, frames: Iterable[tuple[Floats, Floats, Complexes]]) -> Complexes:
     """Complex (analytic, demodulated) echoes of point scatterers.
 
-    The linear convolution model of Meunier and Bertrand (1995) and COLE (Gao et al. 2009): a separable pulse, a Gaussian-windowed carrier in depth
-    and a Gaussian beam across that widens away from the focus. The carrier stands in the scatterers' phases (`carrier`), which is the same
-    signal after demodulation and keeps movements of a fraction of a wavelength. Both kernels have unit energy, so a density of d scatterers a
-    grid node with variance 1/d gives a mean power of 1.
+    The linear convolution model of Meunier and Bertrand (1995) and COLE (Gao et al. 2009): a separable pulse, a Gaussian-windowed
+    carrier in depth and a Gaussian beam across, which widens away from the focus. The carrier stands in the scatterers' phases
+    (`carrier`), which is the same signal after demodulation and keeps movements of a fraction of a wavelength. Both kernels have unit
+    energy, so one scatterer a grid node, of variance 1, gives a mean power of about 1.
 
     Args:
         scan: The sampling grid.
-        frames: For each frame beam index (n), depth index (n) and complex amplitude (n) of the scatterers; those outside the padded grid are left out.
+        frames: For each frame beam index, depth index and complex amplitude of the scatterers (n each); those outside the padded
+            grid are left out.
 
     Returns:
         Echoes of shape (frames, depths, beams).
@@ -121,22 +142,25 @@ def echoes(scan: Scan, frames: Iterable[tuple[Floats, Floats, Complexes]]) -> Co
         grid = _splat(beam + PAD_BEAMS, depth + PAD_DEPTHS, amplitude, rows, columns)
         blurred = cv2.filter2D(grid, -1, pulse[:, None].astype(np.float32), borderType=cv2.BORDER_CONSTANT)
         lines.append(blurred[PAD_DEPTHS : PAD_DEPTHS + scan.depths])
-    stack = np.stack(lines).transpose(1, 0, 3, 2)  # depths, frames, real and imaginary, padded beams
-    offsets = np.arange(columns)[:, None] - PAD_BEAMS - np.arange(scan.beams)[None, :]
-    profile = np.exp(-0.5 * (offsets[None] / scan.lateral_sigma()[:, None, None]) ** 2).astype(np.float32)
-    profile /= np.sqrt(np.sum(profile**2, axis=1, keepdims=True))
     count = len(lines)
-    focused = np.matmul(np.ascontiguousarray(stack).reshape(scan.depths, count * 2, columns), profile)
-    focused = focused.reshape(scan.depths, count, 2, scan.beams).transpose(1, 0, 3, 2)
-    return np.ascontiguousarray(focused).view(np.complex64)[..., 0]
+    stack = np.ascontiguousarray(np.stack(lines).transpose(1, 0, 3, 2)).reshape(scan.depths, count * 2, columns)
+    focused = np.empty((scan.depths, count * 2, scan.beams), dtype=np.float32)
+    for start in range(0, scan.beams, STRIP_BEAMS):
+        stop = min(start + STRIP_BEAMS, scan.beams)
+        offsets = np.arange(stop - start + 2 * PAD_BEAMS)[:, None] - PAD_BEAMS - np.arange(stop - start)[None, :]
+        profile = np.exp(-0.5 * (offsets[None] / scan.lateral_sigma()[:, None, None]) ** 2).astype(np.float32)
+        profile /= np.sqrt(np.sum(profile**2, axis=1, keepdims=True))
+        focused[:, :, start:stop] = np.matmul(stack[:, :, start : stop + 2 * PAD_BEAMS], profile)
+    parts = focused.reshape(scan.depths, count, 2, scan.beams).transpose(1, 0, 3, 2)
+    return np.ascontiguousarray(parts).view(np.complex64)[..., 0]
 
 
 def _splat(beam: Floats, depth: Floats, amplitude: Complexes, rows: int, columns: int) -> Floats:
     """Scatterers shared out to their four nearest grid nodes: (rows, columns, real and imaginary)."""
     inside = (beam >= 0) & (beam < columns - 1) & (depth >= 0) & (depth < rows - 1)
     beam, depth, amplitude = beam[inside], depth[inside], amplitude[inside]
-    column, row = beam.astype(np.int64), depth.astype(np.int64)
-    right, below = beam - column, depth - row
+    column, row = beam.astype(np.int32), depth.astype(np.int32)
+    right, below = beam - column.astype(np.float32), depth - row.astype(np.float32)
     node = row * columns + column
     nodes = np.concatenate([node, node + 1, node + columns, node + columns + 1])
     shares = np.concatenate([(1 - right) * (1 - below), right * (1 - below), (1 - right) * below, right * below])
@@ -171,7 +195,8 @@ def receive(
     received = field * (10 ** (-loss_db / 20)).astype(np.float32)[:, None]
     noise = rng.standard_normal((*field.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
     received += noise * np.float32(10 ** (noise_db / 20) / math.sqrt(2))
-    return np.abs(received) * (10 ** (compensated * loss_db / 20)).astype(np.float32)[:, None]
+    gain_db = np.minimum(compensated * loss_db, GAIN_DB_MAX)
+    return np.abs(received) * (10 ** (gain_db / 20)).astype(np.float32)[:, None]
 
 
 def log_compress(envelope: Floats, *, floor_db: float, range_db: float) -> Floats:

@@ -1,0 +1,286 @@
+"""The whole evaluation on small sets whose truth is planted."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
+
+from tests.uscl.evaluation.texture_set import video_name, write_texture_set
+from uscl.evaluation import EvaluationResult, evaluate
+from uscl.evaluation.features import layer3_activations, pooled_features
+from uscl.evaluation.finetune import flip_and_crop
+from uscl.evaluation.report import answer, print_evaluation
+from uscl.frames import open_store
+from uscl.models import load_backbone, seeded_backbone
+from usdata.errors import UserError
+from usdata.manifest import open_dataset
+
+TEXTURES = ("across", "down", "blotches") * 4
+SIZE = 40
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_texture_set(
+        tmp_path_factory.mktemp("sets") / "textures", textures=TEXTURES, folds=[video % 4 for video in range(12)], frames_per_video=6
+    )
+
+
+@pytest.fixture(scope="module")
+def other_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "other.safetensors"
+    save_file({name: value.contiguous() for name, value in seeded_backbone("resnet18", 5).state_dict().items()}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def result(textures: Path, other_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> EvaluationResult:
+    out = tmp_path_factory.mktemp("results") / "linear"
+    return evaluate("linear", textures, weights=["random", str(other_weights)], out=out, image_size=SIZE, seeds=2)
+
+
+def pooled(result: EvaluationResult, level: str = "frame", position: int = 0) -> dict[str, float]:
+    return result.summary["weights"][position]["levels"][level]["pooled"]
+
+
+def test_separable_textures_are_told_apart(result: EvaluationResult) -> None:
+    assert pooled(result)["balanced_accuracy"] > 0.75
+    assert pooled(result, "video")["balanced_accuracy"] > 0.85
+    assert pooled(result)["auroc"] > 0.9
+
+
+def test_labels_permuted_by_group_are_not(textures: Path, tmp_path: Path) -> None:
+    """Every texture stands equally often under every label, so only memory of a group could beat chance."""
+    wrong = [label for shift in range(4) for label in np.roll(("across", "down", "blotches"), shift)]
+    folder = write_texture_set(tmp_path / "set", textures=TEXTURES, labels=wrong, frames_per_video=6)
+    found = evaluate("linear", folder, weights=["random"], out=tmp_path / "out", image_size=SIZE, folds=4, seeds=2)
+    assert pooled(found)["balanced_accuracy"] < 0.55
+    assert found.summary["reference"] is None
+    assert found.summary["differences"] == []
+
+
+def test_written_predictions_give_the_written_metrics(result: EvaluationResult) -> None:
+    summary = json.loads((result.folder / "evaluation.json").read_text())
+    assert summary == json.loads(json.dumps(result.summary))
+    table = pd.read_parquet(result.folder / "predictions.parquet")
+    classes = summary["dataset"]["classes"]
+    assert classes == ["across", "blotches", "down"]
+    for entry in summary["weights"]:
+        own = table[table["weights"] == entry["name"]]
+        assert len(own) == 2 * 72
+        frame = entry["levels"]["frame"]
+        assert frame["pooled"]["accuracy"] == pytest.approx(accuracy_score(own["label"], own["predicted"]))
+        assert frame["confusion"] == confusion_matrix(own["label"], own["predicted"], labels=classes).tolist()
+        columns = [f"probability_{name}" for name in classes]
+        np.testing.assert_allclose(own[columns].sum(axis=1), 1)
+        for fold in frame["per_fold"]:
+            part = own[(own["seed"] == fold["seed"]) & (own["fold"] == fold["fold"])]
+            assert fold["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(part["label"], part["predicted"]))
+        videos = own.groupby(["seed", "video_id"]).agg({**dict.fromkeys(columns, "mean"), "label": "first"})
+        named = np.array(classes)[videos[columns].to_numpy().argmax(axis=1)]
+        assert entry["levels"]["video"]["pooled"]["accuracy"] == pytest.approx(accuracy_score(videos["label"], named))
+        low, high = frame["interval"]["balanced_accuracy"]
+        assert 0 <= low <= frame["pooled"]["balanced_accuracy"] <= high <= 1
+
+
+def test_all_weights_share_folds_and_every_frame_is_held_out_once_a_seed(result: EvaluationResult) -> None:
+    table = result.predictions
+    for _, part in table.groupby(["weights", "seed"]):
+        assert part["frame_id"].is_unique
+        assert len(part) == 72
+        assert part.groupby("group_id")["fold"].nunique().max() == 1
+    first, second = (part.reset_index(drop=True) for _, part in table.groupby("weights"))
+    assert (first["fold"] == second["fold"]).all()
+    assert [division["origin"] for division in result.summary["folds"]] == ["data set", "made"]
+    assert (table[table["seed"] == 0]["fold"] == table[table["seed"] == 0]["video_id"].str[-2:].astype(int) % 4).all()
+
+
+def test_equal_input_gives_equal_files(result: EvaluationResult, textures: Path, other_weights: Path, tmp_path: Path) -> None:
+    again = evaluate("linear", textures, weights=["random", str(other_weights)], out=tmp_path / "out", image_size=SIZE, seeds=2)
+    for name in ("evaluation.json", "predictions.parquet", "report.html"):
+        assert (again.folder / name).read_bytes() == (result.folder / name).read_bytes()
+
+
+def test_knn(textures: Path, tmp_path: Path) -> None:
+    found = evaluate("knn", textures, weights=["random"], out=tmp_path / "out", image_size=SIZE)
+    assert pooled(found)["balanced_accuracy"] > 0.5
+    assert found.summary["settings"]["neighbours"] == 20
+
+
+@pytest.mark.parametrize(("layers", "epochs"), [("last-block", 15), ("all", 8)])
+def test_finetuning_learns_and_repeats(layers: str, epochs: int, tmp_path: Path) -> None:
+    folder = write_texture_set(tmp_path / "set", textures=("across", "down") * 4, frames_per_video=8)
+    settings = {"weights": ["random"], "image_size": SIZE, "folds": 2, "trained_layers": layers}
+    found = evaluate("finetune", folder, out=tmp_path / "out", epochs=epochs, **settings)  # type: ignore[arg-type]
+    assert pooled(found)["balanced_accuracy"] > 0.75
+    first, second = (
+        evaluate("finetune", folder, out=tmp_path / name, epochs=1, **settings).predictions  # type: ignore[arg-type]
+        for name in ("first", "second")
+    )
+    pd.testing.assert_frame_equal(first, second)
+
+
+def test_cached_activations_are_the_backbone_cut_in_two(textures: Path) -> None:
+    dataset = open_dataset(textures)
+    store = open_store(dataset, size=SIZE)
+    backbone, _ = load_backbone("random")
+    before = {name: value.clone() for name, value in backbone.state_dict().items()}
+    rows = np.array([5, 0, 40])
+    hidden = layer3_activations(backbone, store, rows, name="random")
+    with torch.inference_mode():
+        joined = backbone.forward_from_layer4(hidden.float()).numpy()
+    np.testing.assert_allclose(joined, pooled_features(backbone, store, rows, name="random"), rtol=5e-3, atol=5e-3)
+    after = backbone.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "BatchNorm statistics moved"
+
+
+def test_flip_and_crop_keeps_size_and_direction() -> None:
+    ramp = torch.linspace(0, 1, 32).expand(200, 1, 32, 32).contiguous()
+    moved = flip_and_crop(ramp, torch.Generator().manual_seed(0))
+    assert moved.shape == ramp.shape
+    rising = (moved[:, 0, 16, -1] > moved[:, 0, 16, 0]).float().mean()
+    assert 0.38 < rising < 0.62
+    torch.testing.assert_close(moved[:, 0, 5], moved[:, 0, 25], msg="rows of a ramp along x stay equal")
+    width = (moved[:, 0, 16, -1] - moved[:, 0, 16, 0]).abs()
+    assert width.min() > 0.8
+    assert width.max() <= 1
+
+
+def test_leakage_is_refused_before_anything_is_trained_or_decoded(tmp_path: Path) -> None:
+    patients = ["Zoe" if video in (0, 3) else None for video in range(12)]
+    folds = [video % 2 for video in range(12)]
+    folder = write_texture_set(tmp_path / "patient", textures=TEXTURES, patients=patients, folds=folds, frames_per_video=1)
+    with pytest.raises(UserError, match=r"refused.*patient_id 'Zoe'.*--folds"):
+        evaluate("linear", folder, weights=["random"], out=tmp_path / "out", image_size=SIZE)
+    pair = (video_name(2), video_name(5))
+    folder = write_texture_set(tmp_path / "pair", textures=TEXTURES, folds=folds, duplicates=[pair], frames_per_video=1)
+    with pytest.raises(UserError, match=rf"refused.*'{pair[0]}' = '{pair[1]}'"):
+        evaluate("linear", folder, weights=["random"], out=tmp_path / "out", image_size=SIZE)
+    assert not (tmp_path / "out").exists()
+    assert not (folder / ".cache").exists()
+    kept = evaluate("linear", folder, weights=["random"], out=tmp_path / "out", image_size=SIZE, folds=3).predictions
+    assert kept[kept["video_id"].isin(pair)]["fold"].nunique() == 1
+
+
+def test_filters_and_classes_reach_the_record(textures: Path, tmp_path: Path) -> None:
+    found = evaluate(
+        "linear",
+        textures,
+        weights=["random"],
+        out=tmp_path / "out",
+        image_size=SIZE,
+        folds=3,
+        where=["frame_index!=0"],
+        classes=["down", "across"],
+    )
+    assert found.summary["dataset"]["frames"] == 8 * 5
+    assert found.summary["dataset"]["classes"] == ["across", "down"]
+    assert found.summary["settings"]["where"] == ["frame_index!=0"]
+    assert "frame_index!=0" in (found.folder / "report.html").read_text()
+
+
+def test_errors(textures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep")
+    cases = [
+        ({"out": out}, "exists already"),
+        ({"kind": "linar"}, "did you mean 'linear'"),
+        ({"weights": []}, "names nothing"),
+        ({"weights": ["random", "random"]}, "twice"),
+        ({"weights": [str(tmp_path / "none")]}, "none"),
+        ({"folds": 1}, "--folds 1: is too small"),
+        ({"folds": 5}, "class 'across' stands in 4 independent groups, too few for 5 folds; use --folds 4"),
+        ({"out": out / "mine.txt"}, "is a file"),
+    ]
+    for change, message in cases:
+        settings = {"kind": "linear", "weights": ["random"], "out": tmp_path / "new", "image_size": SIZE, "dataset": textures} | change
+        with pytest.raises(UserError, match=re.escape(message)) as caught:
+            evaluate(**settings)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+    evaluate("knn", textures, weights=["random"], out=out, image_size=SIZE, overwrite=True)
+    assert (out / "mine.txt").read_text() == "keep"
+    assert (out / "evaluation.json").is_file()
+
+
+class Loads(HTMLParser):
+    """Collects tags and everything that a browser might fetch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.fetched: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "poster")]
+
+
+def test_report_loads_nothing_and_escapes_hostile_names(tmp_path: Path) -> None:
+    hostile = '<script src="http://evil.example/x.js"></script>'
+    labels = [hostile if texture == "across" else "a & b" for texture in ("across", "down") * 4]
+    wrong = [labels[video] if video < 4 else labels[video - 1] for video in range(8)]
+    folder = write_texture_set(
+        tmp_path / "set", textures=("across", "down") * 4, labels=wrong, groups=[f"<img src={video}>" for video in range(8)]
+    )
+    weights = tmp_path / "<b onload=1>.safetensors"
+    save_file({name: value.contiguous() for name, value in seeded_backbone("resnet18", 5).state_dict().items()}, weights)
+    found = evaluate("linear", folder, weights=["random", str(weights)], out=tmp_path / "out", image_size=SIZE, folds=2)
+    page = (found.folder / "report.html").read_text()
+    parser = Loads()
+    parser.feed(page)
+    assert not parser.tags & {"script", "link", "iframe", "object", "b onload=1"}
+    assert parser.fetched, "mistakes have pictures"
+    assert all(value.startswith("data:image/jpeg;base64,") for value in parser.fetched)
+    assert "url(" not in page
+    assert "@import" not in page
+    assert "&lt;script" in page
+    assert str(tmp_path) not in page + (found.folder / "evaluation.json").read_text(), "no path of this machine"
+
+
+def test_the_answer_is_true_to_the_figures(result: EvaluationResult) -> None:
+    sentences = " ".join(answer(result.summary))
+    frame = pooled(result)
+    held_out = "On 12 independent groups held out in 4 folds, repeated with 2 seeds"
+    assert f"{held_out}, random weights reach {100 * frame['balanced_accuracy']:.1f} %" in sentences
+    difference = next(d for d in result.summary["differences"] if d["level"] == "frame" and d["metric"] == "balanced_accuracy")
+    assert difference["difference"] == pytest.approx(pooled(result, position=1)["balanced_accuracy"] - frame["balanced_accuracy"])
+    low, high = difference["interval"]
+    assert difference["established"] == (low > 0 or high < 0)
+    assert ("not established" in sentences) == (not difference["established"])
+    assert any("12 independent groups the intervals are rough" in note for note in result.summary["notes"])
+
+
+def test_terminal_output_fits_80_columns(result: EvaluationResult) -> None:
+    stream = io.StringIO()
+    print_evaluation(result, Console(file=stream, width=80))
+    lines = stream.getvalue().splitlines()
+    assert max(len(line.rstrip()) for line in lines) <= 80
+    text = "\n".join(lines)
+    for word in ("random", "other.safetensors", "frame", "video", "majority class", "across", "blotches", "recall"):
+        assert word in text
+
+
+def test_weights_pretrained_on_the_set_itself_are_called_optimistic(textures: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "seen.safetensors"
+    state = {name: value.contiguous() for name, value in seeded_backbone("resnet18", 5).state_dict().items()}
+    save_file(state, weights, metadata={"backbone": "resnet18", "dataset_digest": open_dataset(textures).digest, "image_size": str(SIZE)})
+    found = evaluate("knn", textures, weights=[str(weights)], out=tmp_path / "out")
+    assert found.summary["settings"]["image_size"] == SIZE, "the size that the weights were trained at"
+    assert any("pretrained on this very data set" in note for note in found.summary["notes"])

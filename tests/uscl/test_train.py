@@ -1,0 +1,376 @@
+"""Pretraining end to end on a tiny data set: what a run leaves behind, bit-exact resuming after real signals, and errors in one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.uscl.tiny_set import write_set
+from uscl import checkpoint, run_folder
+from uscl.config import Config, load_config
+from uscl.methods import make_method
+from uscl.models import load_backbone
+from uscl.torchvision_compat import torchvision
+from uscl.train import learning_rate, pretrain
+from usdata.errors import EXIT_STOPPED, Stopped, UserError
+from usdata.files import sha256_file
+from usdata.manifest import open_dataset
+
+SETTINGS = [
+    "image_size=32",
+    "epochs=3",
+    "batch_size=4",
+    "device=cpu",
+    "checkpoint.every_epochs=1",
+    "checkpoint.log_every_steps=1",
+    "checkpoint.keep_every_steps=5",
+]
+RATES = ("views_per_s", "data_wait_share")
+WEIGHTS = ("checkpoints/last/model.safetensors", "checkpoints/last/optimizer.safetensors", "export/backbone.safetensors")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Networks this small only wait for a second thread, above all where tests share the cores."""
+    before = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("OMP_NUM_THREADS", "1")
+        yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_set(tmp_path_factory.mktemp("data") / "set")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "undisturbed"
+    result = pretrain(dataset, out=out, overrides=SETTINGS)
+    assert (result.out, result.steps, result.epochs) == (out, 6, 3)
+    return out
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in RATES} for line in lines]
+
+
+def assert_same_run(run: Path, reference: Path) -> None:
+    for name in WEIGHTS:
+        assert sha256_file(run / name) == sha256_file(reference / name), name
+    assert metrics_of(run) == metrics_of(reference)
+    assert (run / "config.yaml").read_bytes() == (reference / "config.yaml").read_bytes()
+
+
+def test_what_a_run_leaves_behind(undisturbed: Path, dataset: Path) -> None:
+    files = {path.relative_to(undisturbed).as_posix() for path in undisturbed.rglob("*") if path.is_file()}
+    saved = {
+        f"checkpoints/{name}/{file}"
+        for name in ("last", "step-000005")
+        for file in ("model.safetensors", "optimizer.safetensors", "state.json")
+    }
+    records = {"config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt"}
+    assert files == saved | records | {"export/backbone.safetensors", "export/README.md"}
+
+    run = json.loads((undisturbed / "run.json").read_text())
+    about = open_dataset(dataset)
+    assert run["status"] == "finished"
+    assert run["dataset"] == {"name": "tiny", "digest": about.digest, "splits": ["train"], "videos": 6}
+    assert run["config_digest"] == load_config("uscl", SETTINGS).digest
+    assert (run["steps"], run["epochs"]) == (6, 3)
+    assert yaml.safe_load((undisturbed / "config.yaml").read_text())["image_size"] == 32
+    for name in sorted(records):
+        assert str(dataset.parent) not in (undisturbed / name).read_text()
+        assert str(undisturbed) not in (undisturbed / name).read_text()
+
+    lines = [json.loads(line) for line in (undisturbed / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    for line in lines:
+        assert all(math.isfinite(value) for value in line.values())
+        assert line["loss"] == pytest.approx(line["contrast"] + 0.2 * line["cross_entropy"], abs=1e-5)
+    assert {round(line["collapsed_loss"], 6) for line in lines} == {round(math.log(7), 6), round(math.log(3), 6)}
+
+
+def test_the_export_is_torchvisions_network(undisturbed: Path, dataset: Path) -> None:
+    file = undisturbed / "export" / "backbone.safetensors"
+    network = torchvision.models.resnet18(weights=None)
+    missing, unexpected = network.load_state_dict(load_file(file), strict=False)
+    assert (set(missing), unexpected) == ({"fc.weight", "fc.bias"}, [])
+    network.fc = torch.nn.Identity()
+    backbone, provenance = load_backbone(undisturbed)
+    frames = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(network.eval()(frames), backbone(frames))
+    trained = load_file(undisturbed / "checkpoints/last/model.safetensors")
+    assert all(torch.equal(value, trained[f"backbone.{key}"]) for key, value in backbone.state_dict().items())
+    from_checkpoint, _ = load_backbone(undisturbed / "checkpoints/last/model.safetensors")
+    assert torch.equal(from_checkpoint.conv1.weight, backbone.conv1.weight)
+    expected = {"kind": "run", "image_size": 32, "dataset_digest": open_dataset(dataset).digest, "steps": 6, "recipe": "uscl"}
+    assert {key: provenance[key] for key in expected} == expected
+    with safe_open(file, framework="pt") as opened:
+        assert opened.metadata()["splits"] == "train"
+    assert "resnet18" in (undisturbed / "export" / "README.md").read_text()
+
+
+def test_training_changes_the_weights_as_adam_does(undisturbed: Path) -> None:
+    """Adam's first steps move a weight by about the learning rate each, never by more than a few of them."""
+    start = make_method(load_config("uscl", SETTINGS), 2)[0].state_dict()
+    end = load_file(undisturbed / "checkpoints/last/model.safetensors")
+    moved = (end["backbone.conv1.weight"] - start["backbone.conv1.weight"]).abs()
+    assert 3e-4 < moved.max() < 6 * 3e-4 * 1.5
+    assert end["backbone.bn1.num_batches_tracked"] == 6
+
+
+def test_the_same_command_gives_the_same_run(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    pretrain(dataset, out=tmp_path / "run", overrides=SETTINGS)
+    assert_same_run(tmp_path / "run", undisturbed)
+    other = pretrain(dataset, out=tmp_path / "other", overrides=[*SETTINGS, "seed=1", "epochs=1"])
+    assert other.metrics["loss"] != metrics_of(undisturbed)[1]["loss"]
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 1), (signal.SIGINT, 4)])
+def test_stopped_by_a_signal_and_resumed(
+    dataset: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int
+) -> None:
+    append = run_folder.append_metrics
+
+    def append_and_signal(out: Path, line: dict[str, Any]) -> None:
+        append(out, line)
+        if line["step"] == step:
+            os.kill(os.getpid(), number)
+
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patched:
+        patched.setattr(run_folder, "append_metrics", append_and_signal)
+        with pytest.raises(Stopped, match=f"{number.name} after step {step + 1}.*--resume"):
+            pretrain(dataset, out=tmp_path / "run", overrides=SETTINGS)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    assert Stopped.exit_code == EXIT_STOPPED
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (run["status"], run["steps"], run["export"]) == ("stopped", step + 1, None)
+    result = pretrain(dataset, out=tmp_path / "run", overrides=SETTINGS, resume=True)
+    assert result.steps == 6
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+KILLED_IN_STEP = """
+from uscl import run_folder
+append = run_folder.append_metrics
+def kill_after(out, line):
+    append(out, line)
+    if line["step"] == 5:
+        (out / "metrics.jsonl").open("a").write('{"step": 6, "lo')
+        os.kill(os.getpid(), signal.SIGKILL)
+run_folder.append_metrics = kill_after
+"""
+KILLED_BETWEEN_RENAMES = """
+import pathlib
+rename = pathlib.Path.rename
+def kill_before(self, target):
+    if self.name == ".last.part" and (self.parent / ".last.old").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return rename(self, target)
+pathlib.Path.rename = kill_before
+"""
+
+
+@pytest.mark.parametrize("how", [KILLED_IN_STEP, KILLED_BETWEEN_RENAMES], ids=["in a step", "between two renames"])
+def test_killed_for_real_and_resumed(dataset: Path, undisturbed: Path, tmp_path: Path, how: str) -> None:
+    call = f"pretrain({str(dataset)!r}, out={str(tmp_path / 'run')!r}, overrides={SETTINGS!r})"
+    program = f"import os, signal\n{how}\nfrom uscl.train import pretrain\n{call}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    result = pretrain(dataset, out=tmp_path / "run", overrides=SETTINGS, resume=True)
+    assert result.steps == 6
+    assert_same_run(tmp_path / "run", undisturbed)
+
+
+def test_resuming_a_finished_run_changes_nothing(dataset: Path, undisturbed: Path) -> None:
+    before = {name: sha256_file(undisturbed / name) for name in (*WEIGHTS, "metrics.jsonl")}
+    assert pretrain(dataset, out=undisturbed, overrides=SETTINGS, resume=True).steps == 6
+    assert before == {name: sha256_file(undisturbed / name) for name in before}
+
+
+def test_resume_names_each_key_that_differs(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    changed = [*SETTINGS, "batch_size=3", "pairs.alpha=2"]
+    with pytest.raises(UserError, match=r"batch_size \(was 4, is 3\), pairs\.alpha \(was 0\.5, is 2\.0\)"):
+        pretrain(dataset, out=undisturbed, overrides=changed, resume=True)
+    other = write_set(tmp_path / "other", frames_per_video=[5] * 6)
+    with pytest.raises(UserError, match="another data set"):
+        pretrain(other, out=undisturbed, overrides=SETTINGS, resume=True)
+    (tmp_path / "strange").mkdir()
+    (tmp_path / "strange" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is no run"):
+        pretrain(dataset, out=tmp_path / "strange", overrides=SETTINGS, resume=True)
+    with pytest.raises(UserError, match=r"thesis\.tex.*nothing was deleted"):
+        pretrain(dataset, out=tmp_path / "strange", overrides=SETTINGS, overwrite=True)
+    assert (tmp_path / "strange" / "thesis.tex").exists()
+
+
+def test_a_folder_in_use_needs_a_word(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not empty; go on with --resume"):
+        pretrain(dataset, out=undisturbed, overrides=SETTINGS)
+    with pytest.raises(UserError, match="exclude each other"):
+        pretrain(dataset, out=undisturbed, resume=True, overwrite=True)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        pretrain(dataset, out=tmp_path / "file", overrides=SETTINGS)
+
+
+def test_overwriting_starts_anew_and_initial_weights_are_taken(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
+    few = [*SETTINGS, "epochs=1", "learning_rate=1e-30", "weight_decay=0"]
+    out = tmp_path / "run"
+    pretrain(dataset, out=out, overrides=few)
+    pretrain(dataset, out=out, overrides=few, overwrite=True, init_from=undisturbed)
+    assert len(metrics_of(out)) == 2
+    trained, initial = load_backbone(out)[0].state_dict(), load_backbone(undisturbed)[0].state_dict()
+    # At a learning rate of nothing only BatchNorm's statistics move.
+    assert all(torch.equal(trained[key], initial[key]) for key in trained if not re.search("running|tracked", key))
+    run = json.loads((out / "run.json").read_text())
+    assert run["initial_weights"]["kind"] == "run"
+    with pytest.raises(UserError, match="is a resnet18, and the run's backbone is resnet34"):
+        pretrain(dataset, out=tmp_path / "wrong", overrides=[*few, "backbone=resnet34"], init_from=undisturbed)
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_damaged_checkpoint_is_one_line(dataset: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    few = [*SETTINGS, "epochs=1"]
+    pretrain(dataset, out=out, overrides=few)
+    weights = out / "checkpoints/last/optimizer.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"checkpoint cannot be used.*--overwrite"):
+        pretrain(dataset, out=out, overrides=few, resume=True)
+    (out / "checkpoints/last/state.json").write_text("{}")
+    with pytest.raises(UserError, match=r"checkpoint cannot be used"):
+        pretrain(dataset, out=out, overrides=few, resume=True)
+
+
+def test_a_dry_run_writes_nothing(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = pretrain(dataset, out=tmp_path / "run", overrides=SETTINGS, dry_run=True)
+    assert (result.steps, result.metrics) == (6, {})
+    assert not (tmp_path / "run").exists()
+    said = capsys.readouterr()
+    assert "2 steps an epoch x 3 epochs = 6 steps" in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize(
+    ("frames", "labels", "overrides"),
+    [
+        ([4, 4, 4], [], []),
+        ([4], ["a"], []),
+        ([1, 1, 2], ["a", None, "b"], []),
+        ([3, 1, 2, 5, 4], [None], ["pairs.exclude_same_group=true", "pairs.order=augment-then-mix"]),
+        ([4, 4, 4, 4], ["a", "b"], ["labels.classifier_on=projections", "pairs.distinct_groups=true", "precision=bfloat16"]),
+        ([4, 4, 4], ["a", None, None], ["pairs.policy=ppi", "pairs.max_distance_s=0.2", "augment.blur=0.5"]),
+    ],
+    ids=["no labels", "one video", "one or two frames", "published order, groups left out", "bfloat16", "ppi"],
+)
+def test_odd_sets_train_to_finite_losses(tmp_path: Path, frames: list[int], labels: list[str | None], overrides: list[str]) -> None:
+    data = write_set(tmp_path / "set", frames_per_video=frames, labels=labels, groups=[f"p{video // 2}" for video in range(len(frames))])
+    few = ["image_size=32", "epochs=2", "batch_size=3", "device=cpu", "checkpoint.log_every_steps=1", *overrides]
+    result = pretrain(data, out=tmp_path / "run", overrides=few)
+    lines = metrics_of(tmp_path / "run")
+    assert result.steps == len(lines) >= 2
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert ("cross_entropy" in lines[0]) == any(label is not None for label in labels)
+    if len(frames) == 1:
+        assert all(line["contrast"] == 0 for line in lines)
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run(dataset: Path, tmp_path: Path) -> None:
+    wild = [*SETTINGS, "learning_rate=1e30", "epochs=20"]
+    with pytest.raises(UserError, match=r"no longer finite at step.*lower learning_rate"):
+        pretrain(dataset, out=tmp_path / "run", overrides=wild)
+    run = json.loads((tmp_path / "run" / "run.json").read_text())
+    failure = json.loads((tmp_path / "run" / "failure.json").read_text())
+    assert run["status"] == "failed"
+    assert set(failure["videos"]) <= {f"tiny/clip{video:03d}" for video in range(6)}
+    assert not (tmp_path / "run" / "export").exists()
+
+
+def test_a_collapsed_run_says_so(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Frames that are all black give equal features, whatever the weights."""
+    black = write_set(tmp_path / "black", labels=[])
+    for image in black.rglob("*.png"):
+        write_black(image)
+    pretrain(black, out=tmp_path / "run", overrides=[*SETTINGS, "epochs=1"])
+    assert "collapsed: all frames give the same features" in capsys.readouterr().err
+    assert "collapsed" in (tmp_path / "run" / "log.txt").read_text()
+
+
+def write_black(path: Path) -> None:
+    import cv2
+    import numpy as np
+
+    assert cv2.imwrite(str(path), np.zeros((40, 48), dtype=np.uint8))
+
+
+def test_pretraining_in_a_thread_leaves_signals_alone(dataset: Path, tmp_path: Path) -> None:
+    results = []
+    few = [*SETTINGS, "epochs=1"]
+    thread = threading.Thread(target=lambda: results.append(pretrain(dataset, out=tmp_path / "run", overrides=few)))
+    thread.start()
+    thread.join()
+    assert results[0].steps == 2
+
+
+def test_a_missing_gpu_and_an_unknown_method(dataset: Path, tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="finds no GPU"):
+            pretrain(dataset, out=tmp_path / "run", overrides=["device=cuda"])
+    with pytest.raises(UserError, match="did you mean 'uscl'"):
+        pretrain(dataset, out=tmp_path / "run", overrides=["method=usc"])
+    assert not (tmp_path / "run").exists()
+
+
+def test_learning_rates() -> None:
+    config = Config()
+    assert [learning_rate(config, epoch) for epoch in (0, 5, 9.9)] == [3e-4] * 3
+    assert learning_rate(config, 10) == pytest.approx(3e-4)
+    assert learning_rate(config, 155) == pytest.approx(1.5e-4)
+    assert learning_rate(config, 300) == pytest.approx(0, abs=1e-18)
+    # The published schedule is torch's CosineAnnealingLR with T_max = epochs, begun after ten epochs.
+    published = load_config("uscl-published")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=3e-4)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=300)
+    for epoch in range(10, 300):
+        assert learning_rate(published, epoch) == pytest.approx(cosine.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        cosine.step()
+    short = load_config("uscl", ["epochs=10"])
+    assert learning_rate(short, 5) == pytest.approx(1.5e-4)
+    assert learning_rate(load_config("uscl", ["schedule.name=constant"]), 299) == 3e-4
+
+
+def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
+    method, _ = make_method(load_config("uscl", SETTINGS), 0)
+    optimizer = torch.optim.Adam(method.parameters(), fused=True)
+    position = checkpoint.Position(3, 1, 0, 1.5, "config", "data")
+    assert checkpoint.find(tmp_path) is None
+    checkpoint.save(tmp_path / "last", method, optimizer, position)
+    (tmp_path / ".last.part").mkdir()
+    (tmp_path / ".last.part" / "state.json").write_text("half")
+    found = checkpoint.find(tmp_path)
+    assert found == tmp_path / "last"
+    assert checkpoint.read_position(found) == position
+    checkpoint.save(tmp_path / "last", method, optimizer, position)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last"]

@@ -1,0 +1,262 @@
+"""Each finding stands when its fault is planted, names just the planted rows, and is absent from a clean set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.usdata.auditing.planted import Planted, duplicate
+from usdata.auditing import AuditResult, Finding, audit
+
+
+def findings_of(planted: Planted, folder: Path) -> dict[str, Finding]:
+    return {finding.id: finding for finding in audit(planted.write(folder), write_report=False).findings}
+
+
+def test_a_clean_set_has_no_findings(tmp_path: Path) -> None:
+    result = audit(Planted().write(tmp_path), write_report=False)
+    assert result.findings == []
+    assert result.worst is None
+
+
+def fail_two(planted: Planted) -> None:
+    for number, reason in ((3, "moov atom not found"), (5, "0 bytes")):
+        planted.set_video(number, status="failed", reason=reason, frames_kept=0, frames_decoded=0)
+        planted.drop_frames(f"clinic/v{number:02}")
+
+
+def damage(planted: Planted) -> None:
+    planted.set_video(1, flags=["truncated"], frames_declared=30)
+    planted.set_video(2, flags=["decode_errors"], decode_errors=4)
+
+
+def repeat_a_clip(planted: Planted) -> None:
+    planted.duplicates = [duplicate("clinic/v00", "clinic/v01")]
+
+
+def repeat_across_patients(planted: Planted) -> None:
+    # Patients 0 and 4 carry one label and stand in one fold.
+    planted.duplicates = [duplicate("clinic/v00", "clinic/v01"), duplicate("clinic/v00", "clinic/v08")]
+
+
+def conflict_in_a_pair(planted: Planted) -> None:
+    planted.set_video(1, label="malignant")
+    planted.duplicates = [duplicate("clinic/v00", "clinic/v01")]
+
+
+def mix_labels_in_a_patient(planted: Planted) -> None:
+    planted.set_video(1, label="malignant")
+
+
+def leak_a_group(planted: Planted) -> None:
+    for row in planted.frames:
+        if row["video_id"] == "clinic/v00":
+            row["split"] = "test"
+
+
+def leak_a_group_over_folds(planted: Planted) -> None:
+    for row in planted.frames:
+        if row["video_id"] == "clinic/v00":
+            row["fold"] = 1
+
+
+def leak_a_patient_alone(planted: Planted) -> None:
+    planted.set_video(0, group_id="clinic/other")
+    leak_a_group(planted)
+
+
+def leak_a_pair(planted: Planted) -> None:
+    # Patients 0 and 2 carry one label; 0 is in fold 0 and 2 in fold 1.
+    planted.duplicates = [duplicate("clinic/v00", "clinic/v04")]
+
+
+def leak_equal_frames(planted: Planted) -> None:
+    for row in planted.frames:
+        if row["frame_id"] in ("clinic/v00/1", "clinic/v04/2", "clinic/v05/0"):
+            row["duplicate_group"] = "clinic/v00/1"
+
+
+def too_many_folds(planted: Planted) -> None:
+    for row in planted.frames:
+        row["fold"] = int(row["patient_id"][1:])
+
+
+def confound(planted: Planted) -> None:
+    for clip in planted.videos:
+        clip["codec"] = "mpeg4" if clip["label"] == "malignant" else "h264"
+
+
+def freeze(planted: Planted) -> None:
+    planted.set_video(7, flags=["frozen"], frames_unique=1)
+
+
+def raise_the_rate(planted: Planted) -> None:
+    rows = [row for row in planted.excluded if row["video_id"] == "clinic/v06"]
+    for row in rows[:4]:
+        row["reason"] = "near_repeat"
+
+
+def blank(planted: Planted) -> None:
+    for row in planted.excluded:
+        if row["video_id"] in ("clinic/v02", "clinic/v09") and row["frame_index"] in (10, 11):
+            row["reason"] = "blank"
+
+
+def shorten(planted: Planted) -> None:
+    planted.set_video(4, frames_unique=7)
+    planted.set_video(5, frames_unique=8)
+    planted.set_video(6, frames_unique=1, codec="png", container="png")
+
+
+def unlabel(planted: Planted) -> None:
+    planted.set_video(4, label=None)
+
+
+def forget_the_patient(planted: Planted) -> None:
+    planted.set_video(4, patient_id=None)
+
+
+def mix_licences(planted: Planted) -> None:
+    planted.set_video(4, licence="CC BY-NC-ND 4.0")
+    planted.set_video(5, licence="CC BY-NC-SA 4.0")
+
+
+def lose_a_licence(planted: Planted) -> None:
+    planted.set_video(4, licence=None)
+
+
+def lose_frames(planted: Planted) -> None:
+    planted.excluded = [row for row in planted.excluded if (row["video_id"], row["frame_index"]) != ("clinic/v03", 11)]
+
+
+CASES: list[tuple[Callable[[Planted], None], str, str, tuple[str, ...]]] = [
+    (fail_two, "failed-clips", "warning", ("clinic/v03.mp4: moov atom not found", "clinic/v05.mp4: 0 bytes")),
+    (
+        damage,
+        "damaged-clips",
+        "warning",
+        (
+            "clinic/v01: truncated, 0 decode errors, 12 of 30 declared frames decoded",
+            "clinic/v02: 4 decode errors, 12 of 12 declared frames decoded",
+        ),
+    ),
+    (repeat_a_clip, "duplicate-clips", "warning", ("clinic/v00 = clinic/v01",)),
+    (
+        repeat_across_patients,
+        "duplicate-clips",
+        "error",
+        (
+            "clinic/v00 = clinic/v01",
+            "clinic/v00 = clinic/v08 (under different patients p0 and p4, groups clinic/p0 and clinic/p4)",
+        ),
+    ),
+    (
+        conflict_in_a_pair,
+        "conflicting-labels",
+        "error",
+        ("clinic/v00 = clinic/v01 (benign and malignant)", "group clinic/p0: benign, malignant"),
+    ),
+    (mix_labels_in_a_patient, "conflicting-labels", "note", ("group clinic/p0: benign, malignant",)),
+    (
+        leak_a_group,
+        "leakage-groups",
+        "error",
+        ("group clinic/p0: test, train, fold 0", "patient clinic/p0: test, train, fold 0"),
+    ),
+    (
+        leak_a_group_over_folds,
+        "leakage-groups",
+        "error",
+        ("group clinic/p0: train, folds 0 1", "patient clinic/p0: train, folds 0 1"),
+    ),
+    (leak_a_patient_alone, "leakage-groups", "error", ("patient clinic/p0: test, train, fold 0",)),
+    (leak_a_pair, "leakage-duplicates", "error", ("clinic/v00 (train, fold 0) = clinic/v04 (train, fold 1)",)),
+    (
+        leak_equal_frames,
+        "leakage-duplicates",
+        "error",
+        ("clinic/v00 (train, fold 0) = clinic/v04 (train, fold 1)", "clinic/v00 (train, fold 0) = clinic/v05 (train, fold 1)"),
+    ),
+    (too_many_folds, "too-few-groups", "warning", ("benign: 3 groups", "malignant: 2 groups")),
+    (confound, "single-source-label", "warning", ("codec: Cramér's V 1.00",)),
+    (freeze, "frozen-clips", "warning", ("clinic/v07",)),
+    (raise_the_rate, "near-repeats", "note", ("clinic/v06: 4 of 12 frames repeat an earlier one",)),
+    (blank, "blank-frames", "note", ("clinic/v02: 2 blank frames", "clinic/v09: 2 blank frames")),
+    (shorten, "short-clips", "note", ("clinic/v04: 7 unique frames",)),
+    (unlabel, "unlabelled", "note", ("clinic/v04",)),
+    (forget_the_patient, "unknown-patients", "warning", ("clinic/v04",)),
+    (
+        mix_licences,
+        "licence-mix",
+        "note",
+        ("CC BY-NC-ND 4.0: 1 clip", "CC BY-NC-SA 4.0: 1 clip", "CC BY 4.0: 8 clips"),
+    ),
+    (lose_a_licence, "licence-mix", "warning", ("CC BY 4.0: 9 clips", "no licence given: 1 clip")),
+    (lose_frames, "unaccounted-frames", "error", ("clinic/v03: 12 decoded, 11 kept or excluded",)),
+]
+# What a fault brings with it by its nature.
+COMPANIONS = {
+    "conflicting-labels": {"duplicate-clips"},
+    "leakage-duplicates": {"duplicate-clips"},
+    "frozen-clips": {"short-clips"},
+}
+
+
+@pytest.mark.parametrize(("spoil", "name", "level", "rows"), CASES, ids=lambda value: value.__name__ if callable(value) else None)
+def test_a_planted_fault_is_found_and_nothing_else(
+    spoil: Callable[[Planted], None], name: str, level: str, rows: tuple[str, ...], tmp_path: Path
+) -> None:
+    planted = Planted()
+    spoil(planted)
+    found = findings_of(planted, tmp_path)
+    assert name in found
+    assert found[name].level == level
+    assert found[name].rows == rows
+    assert found[name].message.endswith(".")
+    assert found[name].advice.endswith(".")
+    assert found.keys() - {name} <= COMPANIONS.get(name, set())
+
+
+def test_missing_images_are_named_one_by_one(tmp_path: Path) -> None:
+    planted = Planted()
+    planted.write(tmp_path)
+    gone = "images/clinic/v03/v03_frame1.png"
+    (tmp_path / gone).unlink()
+    [finding] = audit(tmp_path, write_report=False).findings
+    assert (finding.id, finding.level, finding.rows) == ("missing-images", "error", (gone,))
+    assert "1 image of 30" in finding.message
+
+
+def test_a_path_that_leaves_the_folder_counts_as_missing(tmp_path: Path) -> None:
+    planted = Planted()
+    planted.write(tmp_path / "set")
+    (tmp_path / "outside.png").write_bytes((tmp_path / "set" / planted.frames[0]["path"]).read_bytes())
+    planted.frames[0]["path"] = "../outside.png"
+    planted.write(tmp_path / "set", images=False)
+    [finding] = audit(tmp_path / "set").findings
+    assert (finding.id, finding.rows) == ("missing-images", ("../outside.png",))
+
+
+def test_a_shortcut_is_found_only_where_metadata_tells_the_label(tmp_path: Path) -> None:
+    planted = Planted(clips=40)
+    for clip in planted.videos:
+        clip["bytes"] = 90_000 if clip["label"] == "malignant" else 40_000
+    result = audit(planted.write(tmp_path), write_report=False)
+    assert [finding.id for finding in result.findings] == ["shortcut"]
+    probe = result.statistics["shortcut"]
+    assert probe["by_group"]["accuracy"] == probe["by_clip"]["accuracy"] == 1.0
+    assert probe["majority"] == 0.5
+    assert "100% of 40 clips" in result.findings[0].message
+
+
+def test_findings_come_worst_first(tmp_path: Path) -> None:
+    planted = Planted()
+    for spoil in (blank, freeze, leak_a_group, unlabel, damage):
+        spoil(planted)
+    result: AuditResult = audit(planted.write(tmp_path), write_report=False)
+    levels = [finding.level for finding in result.findings]
+    assert levels == sorted(levels, key=["error", "warning", "note"].index)
+    assert result.worst == "error"
+    assert {"error", "warning", "note"} == set(levels)

@@ -1,0 +1,24 @@
+"""Contrastive pretraining on ultrasound video, and evaluation that holds.
+
+One function a command, under the command's name: `uscl.pretrain(...)`, `uscl.evaluation(...)`. Each is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uscl.evaluation import evaluate as evaluate
+    from uscl.train import pretrain as pretrain
+
+_FUNCTIONS = {"evaluate": ("uscl.evaluation", "evaluate"), "pretrain": ("uscl.train", "pretrain")}
+
+__all__ = ["evaluate", "pretrain"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FUNCTIONS:
+        raise AttributeError(f"module 'uscl' has no attribute '{name}'")
+    module, function = _FUNCTIONS[name]
+    return getattr(import_module(module), function)

@@ -1,0 +1,5 @@
+"""`python -m uscl`."""
+
+from uscl.cli import app
+
+app()

@@ -1,0 +1,158 @@
+"""The `uscl` command line: parse, call the function of the same name, print. No logic lives here."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from usdata.console import one_line_errors
+
+app = typer.Typer(
+    name="uscl",
+    help="Contrastive pretraining on ultrasound video, and evaluation that holds.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+DataSetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Data set folder, made by 'usdata build'.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the target.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
+
+
+class Evaluation(StrEnum):
+    """What is trained on the features."""
+
+    linear = "linear"
+    finetune = "finetune"
+    knn = "knn"
+
+
+class TrainedLayers(StrEnum):
+    """What `finetune` trains besides the new head."""
+
+    last_block = "last-block"
+    all = "all"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("usdata-uscl"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Contrastive pretraining on ultrasound video, and evaluation that holds."""
+
+
+@app.command()
+@one_line_errors
+def pretrain(
+    dataset: DataSetArgument,
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name ('uscl recipes' lists them) or a YAML file.")] = "uscl",
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key; may be given again.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
+    init_from: Annotated[Path | None, typer.Option(help="Start from these weights: a run folder or a .safetensors file.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and the arithmetic, and stop.")] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Pretrain a backbone on a data set's clips; a run that was stopped goes on with --resume.
+
+    \b
+    uscl pretrain demo/set --out demo/run --recipe demo
+    uscl pretrain set --out run --set epochs=100 --set image_size=112
+    """
+    from uscl.train import pretrain as train
+
+    result = train(
+        dataset, out=out, recipe=recipe, overrides=overrides or (), resume=resume, overwrite=overwrite, init_from=init_from, dry_run=dry_run
+    )
+    if as_json:
+        _print_json({**vars(result), "out": str(result.out)})
+    elif not dry_run:
+        print(f"{result.steps} steps, {result.epochs} epochs in {result.seconds:.0f} s; weights: {result.out}/export/backbone.safetensors")
+        print(f"next: uscl evaluate linear SET --weights random --weights {result.out} --out EVALUATION")
+
+
+@app.command()
+@one_line_errors
+def evaluate(
+    kind: Annotated[Evaluation, typer.Argument(help="linear and knn: on frozen features; finetune: the last block or all of the network.")],
+    dataset: DataSetArgument,
+    weights: Annotated[list[str], typer.Option(help="A run folder, a .safetensors file, or 'random'; may be given again, to compare.")],
+    out: Annotated[Path, typer.Option(help="Folder to make for report.html, evaluation.json and predictions.parquet.")],
+    image_size: Annotated[int | None, typer.Option(help="Pixels; by default the run's own, else 224.")] = None,
+    folds: Annotated[int | None, typer.Option(help="Number of group folds; by default the data set's own folds.")] = None,
+    seeds: Annotated[int, typer.Option(help="Repeat with so many assignments to folds.")] = 1,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep these frames only ('|' between values; '!=' for not).")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Keep these labels only, with commas between.")] = None,
+    epochs: Annotated[int, typer.Option(help="finetune: epochs, fixed beforehand.")] = 30,
+    trained_layers: Annotated[TrainedLayers, typer.Option(help="finetune: what is trained besides the head.")] = TrainedLayers.last_block,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate weights on a labelled data set, in folds that no patient or group crosses.
+
+    \b
+    uscl evaluate linear demo/set --weights random --weights demo/run --out demo/evaluation
+    uscl evaluate finetune set --weights run --out evaluation --seeds 3 --classes regular,covid
+    """
+    from uscl.evaluation import evaluate as run
+    from uscl.evaluation.report import print_evaluation
+
+    result = run(
+        kind.value,
+        dataset,
+        weights=weights,
+        out=out,
+        image_size=image_size,
+        seeds=seeds,
+        folds=folds,
+        where=where or (),
+        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        epochs=epochs,
+        trained_layers=trained_layers.value,
+        overwrite=overwrite,
+    )
+    if as_json:
+        _print_json(result.summary)
+    else:
+        print_evaluation(result)
+        print(f"report: {out}/report.html")
+
+
+@app.command()
+@one_line_errors
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, to copy.")] = None) -> None:
+    """List the training recipes that come with the package, or print one.
+
+    \b
+    uscl recipes
+    uscl recipes uscl > mine.yaml
+    """
+    from uscl.config import recipe_names, recipe_text
+
+    if name is None:
+        for known in recipe_names():
+            print(f"{known:16} {recipe_text(known).splitlines()[0].removeprefix('#').strip()}")
+    else:
+        print(recipe_text(name), end="")
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))

@@ -1,0 +1,370 @@
+"""The configuration of a pretraining run: typed, validated, and complete in one value.
+
+In comes the name of a recipe (or a YAML file) and `a.b=c` overrides; out comes a frozen `Config`. A misspelt key or a wrong value is one
+line that names the key and what is allowed. The defaults are the settings that USCL's paper and its published code share; where those two
+disagree, they are the paper's figure. Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from usdata.errors import RecipeError, nearest
+from usdata.files import canonical_json, sha256_text
+
+
+class Section(BaseModel):
+    """What every part of a configuration shares: nothing can be changed afterwards, and nothing unknown is let in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+class Pairs(Section):
+    """Which frames of a video make the two views, and which videos share a batch."""
+
+    policy: Literal["uscl", "same-frame", "ppi"] = "uscl"
+    """`uscl`: any three frames, the second one the anchor of both views; `same-frame`: one frame twice (SimCLR); `ppi`: three frames in
+    temporal order around the anchor (Meta-USCL's positive-pair interpolation)."""
+
+    order: Literal["mix-then-augment", "augment-then-mix"] = "mix-then-augment"
+    """The paper's figure mixes frames and augments the two mixed images; its published code augments each frame and then mixes."""
+
+    coefficients: Literal["independent", "shared"] = "independent"
+    """One mixing coefficient a view, or one for both (as in the published code)."""
+
+    alpha: float = Field(default=0.5, gt=0, le=100)
+    """First parameter of the Beta distribution of the mixing coefficients."""
+
+    beta: float = Field(default=0.5, gt=0, le=100)
+    """Second parameter of the Beta distribution of the mixing coefficients."""
+
+    max_distance_s: float | None = Field(default=None, gt=0)
+    """With `ppi`: how many seconds a frame may lie from the anchor; null = no bound."""
+
+    max_distance_frames: int | None = Field(default=None, ge=1)
+    """With `ppi`: how many frames of the source video a frame may lie from the anchor; null = no bound."""
+
+    distinct_groups: bool = False
+    """A batch never holds two videos of one group (patient), so no negative comes from the same patient."""
+
+    exclude_same_group: bool = False
+    """Videos of one group (patient) may share a batch, but are no negatives of each other."""
+
+    splits: tuple[Literal["train", "val", "test"], ...] = Field(default=("train",), min_length=1)
+    """Which splits of the data set are trained on."""
+
+    @model_validator(mode="after")
+    def _distances_belong_to_ppi(self) -> Self:
+        if self.policy != "ppi" and (self.max_distance_s is not None or self.max_distance_frames is not None):
+            raise ValueError("pairs.max_distance_s and pairs.max_distance_frames need pairs.policy=ppi")
+        return self
+
+
+class Augment(Section):
+    """How each view is changed, with parameters of its own."""
+
+    scale: tuple[float, float] = (0.8, 1.0)
+    """Share of the area that the random crop keeps, smallest and largest."""
+
+    ratio: tuple[float, float] = (0.8, 1.25)
+    """Width over height of the random crop, smallest and largest; drawn evenly in its logarithm."""
+
+    horizontal_flip: float = Field(default=0.5, ge=0, le=1)
+    """Probability of mirroring left to right."""
+
+    vertical_flip: float = Field(default=0.0, ge=0, le=1)
+    """Probability of mirroring top to bottom."""
+
+    brightness: float = Field(default=0.8, ge=0, le=1)
+    """Gray levels are multiplied by 1 plus or minus up to this. (Hue and saturation jitter change nothing on gray frames.)"""
+
+    contrast: float = Field(default=0.8, ge=0, le=1)
+    """Distances from the mean gray level are multiplied by 1 plus or minus up to this."""
+
+    blur: float = Field(default=0.0, ge=0, le=1)
+    """Probability of a Gaussian blur."""
+
+    blur_sigma: tuple[float, float] = (0.1, 2.0)
+    """Standard deviation of that blur in pixels of the view, smallest and largest."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        bounds = (("scale", self.scale, 0.01, 1.0), ("ratio", self.ratio, 0.1, 10.0), ("blur_sigma", self.blur_sigma, 0.01, 10.0))
+        for name, (low, high), least, most in bounds:
+            if not least <= low <= high <= most:
+                raise ValueError(f"augment.{name} is [{low}, {high}]; allowed are two numbers from {least} to {most}, the smaller first")
+        return self
+
+
+class Store(Section):
+    """The store of decoded frames."""
+
+    size: int | None = Field(default=None, ge=8, le=2048)
+    """Height and width of the stored frames in pixels; null = `image_size`."""
+
+    folder: str | None = None
+    """Where stores lie; null = `.cache` in the data set, or the user's cache folder where that cannot be written."""
+
+
+class Schedule(Section):
+    """How the learning rate changes."""
+
+    name: Literal["cosine", "constant"] = "cosine"
+    """`cosine`: constant at first, then half a cosine down to zero; `constant`: always the same."""
+
+    constant_epochs: int = Field(default=10, ge=0)
+    """Epochs at the full learning rate before the cosine starts; a run with no more epochs than this starts it at once."""
+
+    cosine_epochs: int | None = Field(default=None, ge=1)
+    """Epochs from the full learning rate to zero; null = all that are left. (The published code takes as many as the whole run, so that the
+    run ends before the cosine does.)"""
+
+
+class Checkpoint(Section):
+    """When the run is saved and logged."""
+
+    every_epochs: int = Field(default=5, ge=1)
+    """`checkpoints/last` is written after every so many epochs, at the end, and when a signal stops the run."""
+
+    keep_every_steps: int | None = Field(default=None, ge=1)
+    """A numbered checkpoint is kept after every so many steps; null = none."""
+
+    log_every_steps: int = Field(default=10, ge=1)
+    """A line is added to `metrics.jsonl` after every so many steps."""
+
+
+class Labels(Section):
+    """What is done with the labels of those videos that have one."""
+
+    weight: float = Field(default=0.2, ge=0)
+    """Weight of each view's cross-entropy beside the contrastive loss; 0 = labels are not used."""
+
+    classifier_on: Literal["features", "projections"] = "features"
+    """What the classifier reads: the backbone's features (the paper's figure) or the projector's output (its published code)."""
+
+
+class Config(Section):
+    """A pretraining run."""
+
+    method: str = "uscl"
+    """The training method, one of `uscl.methods.METHODS`."""
+
+    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    """The network that is pretrained."""
+
+    epochs: int = Field(default=300, ge=1)
+    """Passes over the videos; an epoch takes one pair from each video."""
+
+    batch_size: int = Field(default=32, ge=1)
+    """Videos in a batch; each gives two views."""
+
+    image_size: int = Field(default=224, ge=8, le=1024)
+    """Height and width of a view in pixels."""
+
+    learning_rate: float = Field(default=3e-4, gt=0)
+    """Adam's learning rate."""
+
+    weight_decay: float = Field(default=1e-4, ge=0)
+    """Adam's L2 penalty."""
+
+    temperature: float = Field(default=0.5, gt=0)
+    """Temperature of the contrastive loss."""
+
+    seed: int = Field(default=0, ge=0, lt=2**64)
+    """Every random number of the run follows from it."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the network runs; `auto`: the GPU where there is one."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the network computes in; `auto`: bfloat16 on a GPU, float32 on the CPU. Losses are always float32."""
+
+    pairs: Pairs = Pairs()
+    """Which frames make the two views."""
+
+    augment: Augment = Augment()
+    """How each view is changed."""
+
+    store: Store = Store()
+    """The store of decoded frames."""
+
+    schedule: Schedule = Schedule()
+    """How the learning rate changes."""
+
+    checkpoint: Checkpoint = Checkpoint()
+    """When the run is saved and logged."""
+
+    labels: Labels = Labels()
+    """What is done with labels."""
+
+    @property
+    def store_size(self) -> int:
+        """Height and width of the stored frames in pixels."""
+        return self.store.size or self.image_size
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the configuration: equal digests, equal settings."""
+        return sha256_text(canonical_json(self.model_dump(mode="json")))
+
+
+def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """The configuration of a named recipe or a YAML file, with overrides.
+
+    Args:
+        recipe: A name of `recipe_names()`, or the path of a YAML file.
+        overrides: `key=value`, with dots in the key for sections and the value read as YAML: `batch_size=64`, `pairs.policy=ppi`.
+
+    Raises:
+        RecipeError: No such recipe, no readable YAML, an unknown key, or a value that is not allowed.
+    """
+    text, name = _recipe_text(recipe)
+    settings = read_settings(text, name)
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals:
+            raise RecipeError(f"--set {override}", "has no '='", "write --set key=value, for example --set batch_size=64")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise RecipeError(f"--set {override}", "the value is no YAML", "put it in quotes") from None
+        _put(settings, key.strip(), parsed)
+    return make_config(settings, name)
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with the package."""
+    folder = resources.files("uscl") / "recipes"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """The YAML of a recipe that comes with the package.
+
+    Raises:
+        RecipeError: There is none of this name.
+    """
+    names = recipe_names()
+    if name not in names:
+        raise RecipeError(f"recipe '{name}'", "is not known", f"{nearest(name, names)} (or give a YAML file)")
+    return (resources.files("uscl") / "recipes" / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def read_settings(text: str, name: str) -> dict[str, Any]:
+    """The mapping in a YAML text.
+
+    Raises:
+        RecipeError: It is no YAML, or no mapping.
+    """
+    try:
+        settings = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = str(error).replace("\n", " ")
+        raise RecipeError(name, f"is no readable YAML ({reason})") from None
+    if settings is None:
+        return {}
+    if not isinstance(settings, dict):
+        raise RecipeError(name, "must hold keys and values", "copy one that works: uscl recipes uscl")
+    return settings
+
+
+def make_config(settings: dict[str, Any], name: str) -> Config:
+    """Validate settings.
+
+    Raises:
+        RecipeError: The first thing that is wrong with them, in one line.
+    """
+    try:
+        return Config.model_validate(settings)
+    except ValidationError as error:
+        raise _recipe_error(error, name) from None
+
+
+def config_yaml(config: Config) -> str:
+    """The whole configuration as YAML, in the order of the classes above; `load_config` reads it back to the same value."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """The dotted keys in which two configurations differ, each with both values."""
+    before, after = flat(old.model_dump(mode="json")), flat(new.model_dump(mode="json"))
+    return [f"{key} (was {before.get(key)}, is {after.get(key)})" for key in before | after if before.get(key) != after.get(key)]
+
+
+def flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings with dotted keys."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return result
+
+
+def _recipe_text(recipe: str | Path) -> tuple[str, str]:
+    path = Path(recipe)
+    if path.suffix not in (".yaml", ".yml") and not path.is_file():
+        return recipe_text(str(recipe)), f"recipe '{recipe}'"
+    try:
+        return path.read_text(encoding="utf-8"), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(path, f"cannot be read ({getattr(error, 'strerror', None) or error})", "see 'uscl recipes'") from None
+
+
+def _put(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; that it exists is for the validation to say, with the dotted path."""
+    *sections, last = key.split(".")
+    for section in sections:
+        inner = settings.get(section)
+        settings[section] = dict(inner) if isinstance(inner, dict) else {}
+        settings = settings[section]
+    settings[last] = value
+
+
+def _recipe_error(error: ValidationError, name: str) -> RecipeError:
+    """The first problem of a validation as one line: key, value, what is allowed."""
+    problem = error.errors()[0]
+    path = [str(part) for part in problem["loc"]]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        section = _section(path[:-1])
+        known = [".".join([*path[:-1], field]) for field in section.model_fields]
+        return RecipeError(f"{name}: {key}", "is no key of a training recipe", nearest(key, known))
+    if problem["type"] == "value_error" and "ctx" in problem:
+        return RecipeError(name, str(problem["ctx"]["error"]))
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    allowed = _allowed(path)
+    return RecipeError(f"{name}: {key}", f"is {problem['input']!r}: {message}", f"allowed: {allowed}" if allowed else "")
+
+
+def _section(path: list[str]) -> type[Section]:
+    section: type[Section] = Config
+    for part in path:
+        kind = section.model_fields[part].annotation
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            break
+        section = kind
+    return section
+
+
+def _allowed(path: list[str]) -> str:
+    """What the field of a dotted path takes, where its type says so in a few words."""
+    field = _section(path[:-1]).model_fields.get(path[-1])
+    if field is None:
+        return ""
+    kind = field.annotation
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"}
+    choices = [choice for choice in get_args(kind) if isinstance(choice, str)]
+    if choices:
+        return ", ".join(choices)
+    if get_origin(kind) is tuple:
+        return "two numbers, the smaller first: [low, high]" if len(get_args(kind)) == 2 and float in get_args(kind) else "a list"
+    kinds = get_args(kind) or (kind,)
+    words = " or ".join(names[each] for each in kinds if each in names)
+    symbols = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = [f"{symbol} {getattr(rule, name)}" for rule in field.metadata for name, symbol in symbols.items() if hasattr(rule, name)]
+    return " ".join([words, " and ".join(bounds)]).strip()

@@ -1,0 +1,199 @@
+"""Who is held out when: folds that never split a patient, and the proof that they don't.
+
+In: the labelled frames of a data set (rows of `frames.parquet`) and its verified duplicates. Out: one fold number a frame. Guarantees:
+folds that are made here keep together all that belongs together; folds of any origin are checked before anything is trained, and a
+patient, video, group or duplicate on both sides is a refusal that names it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+
+from usdata.errors import UserError
+
+DEFAULT_FOLDS = 5
+# Of this many seeded proposals the one whose test folds miss the fewest classes is taken; only labels and groups decide, never a score.
+PROPOSALS = 20
+NAMED_OFFENDERS = 3
+TIED_COLUMNS = ("group_id", "patient_id", "video_id", "duplicate_group")
+
+
+@dataclass(frozen=True)
+class Folds:
+    """One division of the frames into folds; each frame is held out exactly once.
+
+    Attributes:
+        seed: Of the division.
+        origin: "data set" (its own fold column) or "made".
+        fold: (n,) fold number of each frame, 0 to count - 1.
+        count: How many folds there are.
+    """
+
+    seed: int
+    origin: str
+    fold: NDArray[np.int64]
+    count: int
+
+    def __iter__(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+        """Each fold's number, the rows to train on and the rows held out."""
+        for number in range(self.count):
+            yield number, np.flatnonzero(self.fold != number), np.flatnonzero(self.fold == number)
+
+
+def independent_groups(frames: pd.DataFrame, duplicates: pd.DataFrame) -> NDArray[np.str_]:
+    """(n,) the name of the independent unit that each frame belongs to.
+
+    A unit is a `group_id`, joined with every other one that shares a patient, a video, a duplicate frame or a verified duplicate clip with
+    it. Where the manifest's groups are right it is the group itself. Its name is its first group_id in alphabetical order.
+    """
+    count = len(frames)
+    nodes = count
+    left: list[NDArray[np.int64]] = []
+    right: list[NDArray[np.int64]] = []
+    for column in TIED_COLUMNS:
+        codes, values = pd.factorize(_tied(frames, column))
+        rows = np.flatnonzero(codes >= 0)
+        left.append(rows)
+        right.append(codes[rows].astype(np.int64) + nodes)
+        nodes += len(values)
+    first_row = frames.reset_index(drop=True).reset_index().drop_duplicates("video_id").set_index("video_id")["index"]
+    pairs = _pairs_within(frames, duplicates)
+    left.append(first_row.loc[pairs["video_id_a"]].to_numpy(dtype=np.int64))
+    right.append(first_row.loc[pairs["video_id_b"]].to_numpy(dtype=np.int64))
+    a, b = np.concatenate(left), np.concatenate(right)
+    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(nodes, nodes))
+    component = connected_components(graph, directed=False)[1][:count]
+    group_ids = frames["group_id"].astype(str).to_numpy()
+    names = pd.Series(group_ids).groupby(component).min()
+    return names.loc[component].to_numpy(dtype=str)
+
+
+def make_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], *, count: int, seed: int, subject: str) -> NDArray[np.int64]:
+    """(n,) fold numbers, stratified by label, balanced by frames, no group split; the same for the same seed.
+
+    Raises:
+        UserError: A class has fewer groups than there are folds, or no division gives every fold a frame.
+    """
+    groups_of_class = pd.Series(groups).groupby(labels).nunique()
+    for label in sorted(groups_of_class.index):
+        if groups_of_class[label] < count:
+            have = int(groups_of_class[label])
+            raise UserError(
+                subject,
+                f"class '{label}' stands in {have} independent group{'s' if have != 1 else ''}, too few for {count} folds",
+                f"use --folds {have}, or leave the class out with --where 'label!={label}'"
+                if have >= 2
+                else f"leave the class out with --where 'label!={label}'",
+            )
+    class_names, classes = np.unique(labels, return_inverse=True)
+    _, units = np.unique(groups, return_inverse=True)
+    best: NDArray[np.int64] | None = None
+    fewest = np.iinfo(np.int64).max
+    for proposal in range(PROPOSALS):
+        splitter = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=np.random.RandomState([seed, proposal]))
+        fold = np.full(len(labels), -1, dtype=np.int64)
+        for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), classes, units)):
+            fold[held_out] = number
+        missing = count * len(class_names) - len(np.unique(fold * len(class_names) + classes))
+        empty = count - len(np.unique(fold))
+        if not empty and missing < fewest:
+            best, fewest = fold, missing
+        if fewest == 0:
+            break
+    if best is None:
+        raise UserError(subject, f"no division into {count} folds gives each fold a frame", f"use fewer folds: --folds {count - 1}")
+    return best
+
+
+def plan_folds(
+    frames: pd.DataFrame, groups: NDArray[np.str_], duplicates: pd.DataFrame, *, seed: int, count: int | None, filtered: bool, subject: str
+) -> Folds:
+    """The folds of one seed, proved free of leakage.
+
+    Seed 0 of a whole set uses the set's own `fold` column where every labelled frame has one and there are two or more; any other seed, a
+    number of folds that was asked for, and a filtered set get folds made here.
+
+    Args:
+        frames: Labelled rows of `frames.parquet`, in order.
+        groups: (n,) from `independent_groups`.
+        duplicates: `duplicates.parquet`.
+        seed: Of the division.
+        count: Number of folds; None: the data set's own, else 5.
+        filtered: Some labelled frames were left out.
+        subject: What an error is about: the data set.
+
+    Raises:
+        UserError: The folds would split what belongs together, or a class is missing from a training side.
+    """
+    labels = frames["label"].to_numpy(dtype=str)
+    own = frames["fold"]
+    has_own = count is None and not filtered and not own.isna().any() and own.nunique() >= 2
+    if has_own and seed == 0:
+        values, fold = np.unique(own.to_numpy(dtype=np.int64), return_inverse=True)
+        folds = Folds(seed, "data set", fold.astype(np.int64), len(values))
+    else:
+        wanted = count if count is not None else int(own.nunique()) if has_own else DEFAULT_FOLDS
+        folds = Folds(seed, "made", make_folds(labels, groups, count=wanted, seed=seed, subject=subject), wanted)
+    refuse_leakage(frames, folds.fold, duplicates, subject=subject)
+    every_class = set(labels)
+    for number, train, _ in folds:
+        absent = sorted(every_class - set(labels[train]))
+        if absent:
+            raise UserError(
+                subject,
+                f"class '{absent[0]}' stands in fold {number} only, so nothing is left to learn it from when that fold is held out",
+                f"make other folds with --folds {DEFAULT_FOLDS}, or leave it out with --where 'label!={absent[0]}'",
+            )
+    return folds
+
+
+def refuse_leakage(frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd.DataFrame, *, subject: str) -> None:
+    """Prove that nothing stands on both sides of any fold.
+
+    Raises:
+        UserError: A group, patient, video or duplicate does; the error names up to three of each kind and counts the rest.
+    """
+    faults = []
+    for column in TIED_COLUMNS:
+        table = pd.DataFrame({"value": _tied(frames, column).to_numpy(), "fold": fold}).dropna()
+        spans = table.groupby("value")["fold"].nunique()
+        offenders = [f"'{value}'" for value in sorted(spans.index[spans > 1].astype(str))]
+        if offenders:
+            faults.append(f"{column} {_some(offenders)}")
+    pairs = _pairs_within(frames, duplicates)
+    fold_of_video = pd.Series(fold).groupby(frames["video_id"].to_numpy()).first()
+    across = pairs[fold_of_video.loc[pairs["video_id_a"]].to_numpy() != fold_of_video.loc[pairs["video_id_b"]].to_numpy()]
+    if len(across):
+        names = sorted(f"'{a}' = '{b}'" for a, b in zip(across["video_id_a"], across["video_id_b"], strict=True))
+        faults.append(f"duplicate clips {_some(names)}")
+    if faults:
+        raise UserError(
+            subject,
+            "refused, because these stand both in training and in test: " + "; ".join(faults),
+            f"make folds that keep them together with --folds {DEFAULT_FOLDS}, or split the set anew with 'usdata split'",
+        )
+
+
+def _tied(frames: pd.DataFrame, column: str) -> pd.Series:
+    """A column whose equal values tie frames together; a patient's id means the same patient within one source only."""
+    return frames["source"] + "/" + frames[column] if column == "patient_id" else frames[column]
+
+
+def _pairs_within(frames: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
+    """The duplicate pairs whose clips are both among the frames."""
+    known = set(frames["video_id"])
+    both = [a in known and b in known for a, b in zip(duplicates["video_id_a"], duplicates["video_id_b"], strict=True)]
+    return duplicates[np.array(both, dtype=bool)]
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:NAMED_OFFENDERS])
+    return f"{shown} and {len(names) - NAMED_OFFENDERS} more" if len(names) > NAMED_OFFENDERS else shown

@@ -1,0 +1,248 @@
+"""The report of an evaluation: the answer in a sentence, tables and pictures; as an HTML page and on a terminal.
+
+In: the content of `evaluation.json`, and for the page the worst mistakes. Out: one self-contained page that loads nothing from a network
+and escapes every name, or tables of at most 80 columns.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import jinja2
+import numpy as np
+import pandas as pd
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from uscl.evaluation.selection import ROW
+from uscl.evaluation.summary import REPORT
+from uscl.frames import FrameStore
+from usdata.console import safe_text
+
+if TYPE_CHECKING:
+    from uscl.evaluation import EvaluationResult
+
+MISTAKES = 12
+MISTAKES_PER_VIDEO = 1
+THUMBNAIL_HEIGHT = 150
+THUMBNAIL_ASPECT = (0.6, 1.8)
+JPEG_QUALITY = 80
+TERMINAL_COLUMNS = 80
+MOST_CLASSES_ON_TERMINAL = 12
+METHODS = {"linear": "a linear probe of frozen features", "knn": "nearest neighbours of frozen features", "finetune": "fine-tuning"}
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC",
+    "calibration_error": "calibration error",
+}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A frame given to the wrong class with high confidence, and its picture as a data URI."""
+
+    frame_id: str
+    group: str
+    label: str
+    predicted: str
+    confidence: float
+    picture: str
+
+
+def answer(summary: dict[str, Any]) -> list[str]:
+    """The answer in sentences: what was held out, what each of the weights reaches, and whether they differ."""
+    dataset, folds = summary["dataset"], summary["folds"]
+    seeds = len(folds)
+    repeated = f", repeated with {seeds} seeds" if seeds > 1 else ""
+    reached = []
+    for position, entry in enumerate(summary["weights"]):
+        frame = entry["levels"]["frame"]
+        low, high = frame["interval"]["balanced_accuracy"]
+        value = f"{percent(frame['pooled']['balanced_accuracy'])} % [{percent(low)}, {percent(high)}]"
+        name = _called(entry["name"])
+        verb = "reaches" if name == entry["name"] else "reach"
+        reached.append(f"{name} {verb} {value} balanced accuracy by frame" if position == 0 else f"{name} {value}")
+    chance = percent(1 / len(dataset["classes"]))
+    sentences = [
+        f"On {dataset['groups']} independent groups held out in {folds[0]['count']} folds{repeated}, {'; '.join(reached)}.",
+        f"Naming always the same class would give {chance} %.",
+    ]
+    for entry in summary["differences"]:
+        if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy":
+            low, high = entry["interval"]
+            between = f"{_called(entry['weights'])} less {_called(entry['reference'])}"
+            told = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
+            verdict = "" if entry["established"] else ": the interval holds zero, so a difference is not established"
+            sentences.append(f"The difference, {between}, is {told}{verdict}.")
+    return sentences
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with one decimal, without the sign; a dash where it is not defined."""
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def points(value: float) -> str:
+    """A difference of shares in percentage points, signed."""
+    return f"{100 * value:+.1f}"
+
+
+def _called(name: str) -> str:
+    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(name, name)
+
+
+def worst_mistakes(predictions: pd.DataFrame, weights: str, frames: pd.DataFrame, store: FrameStore) -> list[Mistake]:
+    """Up to 12 frames with the highest confidence in a wrong class under seed 0, one a video, the surest first."""
+    own = predictions[(predictions["weights"] == weights) & (predictions["seed"] == 0)]
+    confidence = own[[column for column in own.columns if column.startswith("probability_")]].max(axis=1)
+    wrong = own.assign(confidence=confidence)[own["label"] != own["predicted"]]
+    wrong = wrong.sort_values(["confidence", "frame_id"], ascending=[False, True]).groupby("video_id", sort=False).head(MISTAKES_PER_VIDEO)
+    row_numbers = dict(zip(frames["frame_id"], frames[ROW].tolist(), strict=True))
+    sizes = dict(zip(frames["frame_id"], zip(frames["width"].tolist(), frames["height"].tolist(), strict=True), strict=True))
+    found = []
+    for mistake in wrong.head(MISTAKES).to_dict("records"):
+        frame_id = str(mistake["frame_id"])
+        found.append(
+            Mistake(
+                frame_id=frame_id,
+                group=str(mistake["independent_group"]),
+                label=str(mistake["label"]),
+                predicted=str(mistake["predicted"]),
+                confidence=float(mistake["confidence"]),
+                picture=_picture(store.pixels[row_numbers[frame_id]], *sizes[frame_id]),
+            )
+        )
+    return found
+
+
+def _picture(pixels: np.ndarray, width: int, height: int) -> str:
+    """A JPEG data URI in the frame's own proportions."""
+    aspect = float(np.clip(width / height, *THUMBNAIL_ASPECT))
+    small = cv2.resize(np.ascontiguousarray(pixels), (round(THUMBNAIL_HEIGHT * aspect), THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
+
+
+def render(summary: dict[str, Any], mistakes: Sequence[Mistake]) -> str:
+    """The page. Every name in it is escaped; it loads nothing."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": percent, "points": points, "called": _called}
+    return environment.get_template("report.html.jinja").render(
+        summary=summary,
+        answer=answer(summary),
+        mistakes=mistakes,
+        method=METHODS[summary["settings"]["kind"]],
+        metric_names=METRIC_NAMES,
+        chance=1 / len(summary["dataset"]["classes"]),
+        protocol=protocol(summary),
+    )
+
+
+def protocol(summary: dict[str, Any]) -> list[str]:
+    """How the figures came about, in sentences."""
+    settings, folds = summary["settings"], summary["folds"]
+    origins = {division["origin"] for division in folds}
+    where_from = {"made": "made for this evaluation", "data set": "the data set's own"}
+    told = " and ".join(where_from[origin] for origin in sorted(origins, reverse=True))
+    lines = [
+        f"The folds are {told}: no patient, video, group or known duplicate stands on both sides of any; this was checked before"
+        " anything was trained.",
+        "Every figure is over held-out frames, and nothing was chosen on them.",
+        "A video's probabilities are the mean of its frames'. Balanced accuracy (mean recall), macro F1 and AUROC (one against the rest)"
+        " are means over the classes that occur among the held-out items.",
+        f"Brackets hold 95 % of {summary['interval']['resamples']} resamples of whole groups. They say how much the choice of held-out"
+        " groups matters, not how much another training would.",
+        f"Frames are resized to {settings['image_size']} × {settings['image_size']}, and predicted whole, without augmentation.",
+    ]
+    if settings["kind"] == "linear":
+        lines.append(f"Logistic regression (L2, C = {settings['C']:g}) on features standardised on the training folds.")
+    elif settings["kind"] == "knn":
+        lines.append(f"{settings['neighbours']} neighbours by cosine, weighted by exp(similarity / {settings['temperature']:g}).")
+    else:
+        frozen = "the last residual stage and a new head; the rest stays frozen, BatchNorm statistics too"
+        trained = {"last-block": frozen, "all": "all layers and a new head, on frames flipped and lightly cropped at random"}
+        lines.append(
+            f"Trained: {trained[settings['trained_layers']]}. Adam, learning rate {settings['learning_rate']:g} with cosine decay,"
+            f" weight decay {settings['weight_decay']:g}, batches of {settings['batch_size']}, {settings['epochs']} epochs, fixed"
+            " beforehand; the last epoch's weights are judged."
+        )
+    if settings["where"]:
+        lines.append("Only frames with " + " and ".join(settings["where"]) + ".")
+    if settings["classes"]:
+        lines.append("Only the classes " + ", ".join(settings["classes"]) + ".")
+    return lines
+
+
+def print_evaluation(result: EvaluationResult, console: Console | None = None) -> None:
+    """On stdout, or another console: the answer, a table of all weights, and the last one's confusion matrix; fits 80 columns."""
+    console = console or Console()
+    summary = result.summary
+    for sentence in answer(summary):
+        console.print(Text(safe_text(sentence)))
+    console.print()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    table.add_column("weights", overflow="ellipsis", no_wrap=True, max_width=22)
+    table.add_column("by", no_wrap=True)
+    for title in ("acc %", "balanced acc % [95 %]", "macro F1", "AUROC"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for entry in summary["weights"]:
+        for level in ("frame", "video"):
+            values = entry["levels"][level]
+            low, high = values["interval"]["balanced_accuracy"]
+            pooled = values["pooled"]
+            table.add_row(
+                Text(safe_text(entry["name"]) if level == "frame" else ""),
+                level,
+                percent(pooled["accuracy"]),
+                f"{percent(pooled['balanced_accuracy'])} [{percent(low)}, {percent(high)}]",
+                percent(pooled["macro_f1"]),
+                percent(pooled["auroc"]),
+            )
+    majority = {level: summary["weights"][0]["levels"][level]["pooled"]["majority_rate"] for level in ("frame", "video")}
+    chance = percent(1 / len(summary["dataset"]["classes"]))
+    for level in ("frame", "video"):
+        table.add_row(Text("majority class" if level == "frame" else "", style="dim"), level, percent(majority[level]), chance, "", "")
+    console.print(table)
+    _print_confusion(summary, console)
+    for note in summary["notes"]:
+        console.print(Text(safe_text(f"note: {note}")))
+
+
+def _print_confusion(summary: dict[str, Any], console: Console) -> None:
+    last = summary["weights"][-1]
+    classes = summary["dataset"]["classes"]
+    console.print(Text(safe_text(f"Held-out frames of {_called(last['name'])}: rows are the truth, columns the prediction")))
+    if len(classes) > MOST_CLASSES_ON_TERMINAL:
+        console.print(f"{len(classes)} classes are too many for a terminal: see {REPORT}")
+        return
+    # Beyond six classes their names do not fit above the columns, so the columns are numbered and the rows carry the numbers.
+    numbered = len(classes) > 6
+    shown = [f"{index} {name}" for index, name in enumerate(classes)] if numbered else classes
+    heads = [str(index) for index in range(len(classes))] if numbered else classes
+    truth_width = min(max(len(name) for name in [*shown, "truth"]), 9 if numbered else 18)
+    head_width = (TERMINAL_COLUMNS - truth_width - 10) // len(classes) - (1 if numbered else 2)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0) if numbered else (0, 1))
+    table.add_column("truth", overflow="ellipsis", no_wrap=True, max_width=truth_width)
+    for name in heads:
+        table.add_column(Text(safe_text(name)), justify="right", no_wrap=True, max_width=head_width, overflow="ellipsis")
+    table.add_column("recall", justify="right", no_wrap=True)
+    frame = last["levels"]["frame"]
+    for truth, (name, row, scores) in enumerate(zip(shown, frame["confusion"], frame["per_class"], strict=True)):
+        cells = [Text(str(count), style="bold" if column == truth else "") for column, count in enumerate(row)]
+        table.add_row(Text(safe_text(name)), *cells, percent(scores["recall"]))
+    console.print(table)

@@ -1,0 +1,193 @@
+"""The FrameStore: every frame of a data set, decoded once to gray uint8 at one size and memory-mapped from disk.
+
+In comes a data set; out goes an array (frames, size, size) whose row i is row i of the data set's `frames`. A store is keyed by the data
+set's digest and the size, written at once or not at all, equal byte for byte whatever the number of threads, and used again where it
+still fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from usdata.console import progress, say
+from usdata.errors import DataSetError, UserError
+from usdata.files import atomic, write_json
+from usdata.manifest import DataSet
+
+# Raised whenever the same image would give other pixels, so that an old store is made anew.
+STORE_VERSION = 1
+MIN_SIZE, MAX_SIZE = 8, 2048
+_FRAMES_PER_BLOCK = 256
+_HASH_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class FrameStore:
+    """The decoded frames of one data set.
+
+    Attributes:
+        pixels: (frames, size, size) uint8, read-only, memory-mapped; row i belongs to row i of `dataset.frames`.
+        size: Height and width in pixels.
+        path: The file on disk.
+        sha256: Of the pixels.
+    """
+
+    pixels: np.ndarray
+    size: int
+    path: Path
+    sha256: str
+
+
+def open_store(dataset: DataSet, *, size: int, folder: Path | None = None, threads: int | None = None, verify: bool = False) -> FrameStore:
+    """Open the data set's store of this size, and build it first where there is none.
+
+    The aspect ratio is ignored, as USCL resizes. Shrinking averages areas, enlarging interpolates linearly, each axis by itself.
+
+    Args:
+        dataset: The data set.
+        size: Height and width in pixels, 8 to 2048.
+        folder: Where stores lie; by default `SET/.cache`, and the user's cache folder where that cannot be written.
+        threads: Decoding threads; by default one a core.
+        verify: Also read the whole store and check its hash; a store that fails is built anew.
+
+    Raises:
+        DataSetError: The set has no frames, or an image of it is missing or unreadable; the error names it.
+        UserError: The size is out of range, or there is no place to write.
+    """
+    if not MIN_SIZE <= size <= MAX_SIZE:
+        raise UserError("store.size", f"is {size}", f"allowed are {MIN_SIZE} to {MAX_SIZE} pixels")
+    if len(dataset.frames) == 0:
+        raise DataSetError(dataset.folder, "holds no frames", "see its videos.parquet for the reasons")
+    name = f"frames-{size}-{dataset.digest[:16]}.npy"
+    folders = [folder] if folder is not None else [dataset.folder / ".cache", _user_cache()]
+    for candidate in folders:
+        store = _existing(candidate / name, dataset, size, verify)
+        if store is not None:
+            return store
+    path = _writable(folders) / name
+    _build(path, dataset, size, threads or os.cpu_count() or 1)
+    store = _existing(path, dataset, size, verify=False)
+    if store is None:
+        raise UserError(path, "was changed while it was being written", "run the same command again")
+    return store
+
+
+def read_gray(path: Path) -> np.ndarray:
+    """One image file as gray uint8 (height, width).
+
+    Raises:
+        DataSetError: The file is missing or is no image that OpenCV reads.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise DataSetError(path, f"this image of the data set cannot be read ({error.strerror})", "see 'usdata validate SET'") from None
+    pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
+    if pixels is None:
+        raise DataSetError(path, "this image of the data set is damaged", "see 'usdata validate SET'")
+    return cast("np.ndarray", pixels)
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """A gray image (height, width) at size x size: areas averaged along an axis that shrinks, linear along one that grows."""
+    height, width = pixels.shape
+    shrunk = (min(width, size), min(height, size))
+    if shrunk != (width, height):
+        pixels = cv2.resize(pixels, shrunk, interpolation=cv2.INTER_AREA)
+    if shrunk != (size, size):
+        pixels = cv2.resize(pixels, (size, size), interpolation=cv2.INTER_LINEAR)
+    return pixels
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uscl"
+
+
+def _writable(folders: list[Path]) -> Path:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError:
+            continue
+    raise UserError(folders[0], "the frame store cannot be written here", "name a folder with --set store.folder=DIR")
+
+
+def _existing(path: Path, dataset: DataSet, size: int, verify: bool) -> FrameStore | None:
+    """The store at this path if it is whole and belongs to this data set, else None."""
+    sidecar = path.with_suffix(".json")
+    if not path.is_file() or not sidecar.is_file():
+        return None
+    try:
+        about = json.loads(sidecar.read_text(encoding="utf-8"))
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError) as error:
+        say(f"{path.name}: the frame store is damaged ({error}) and is built anew")
+        return None
+    expected = _about(dataset, size)
+    known = about if isinstance(about, dict) else {}
+    if pixels.shape != tuple(expected["shape"]) or pixels.dtype != np.uint8 or {key: known.get(key) for key in expected} != expected:
+        say(f"{path.name}: the frame store does not fit the data set and is built anew")
+        return None
+    plain = np.asarray(pixels)
+    if verify and _sha256(plain) != known.get("sha256"):
+        say(f"{path.name}: the frame store's hash is wrong and it is built anew")
+        return None
+    return FrameStore(pixels=plain, size=size, path=path, sha256=str(known.get("sha256")))
+
+
+def _about(dataset: DataSet, size: int) -> dict[str, Any]:
+    return {"store_version": STORE_VERSION, "dataset_digest": dataset.digest, "shape": [len(dataset.frames), size, size]}
+
+
+def _sha256(pixels: np.ndarray) -> str:
+    digest = hashlib.sha256()
+    for start in range(0, len(pixels), _HASH_ROWS):
+        digest.update(np.ascontiguousarray(pixels[start : start + _HASH_ROWS]).data)
+    return digest.hexdigest()
+
+
+def _build(path: Path, dataset: DataSet, size: int, threads: int) -> None:
+    """Decode every frame and write the store: plain writes in the order of the rows, so a full disk is an error and not a signal."""
+    about = _about(dataset, size)
+    digest = hashlib.sha256()
+    opencv_threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with atomic(path) as temporary, temporary.open("wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": tuple(about["shape"])}
+            np.lib.format.write_array_header_1_0(file, header)
+            for block in _decoded_blocks(dataset, size, threads):
+                file.write(block.data)
+                digest.update(block.data)
+    finally:
+        cv2.setNumThreads(opencv_threads)
+    write_json(path.with_suffix(".json"), {**about, "sha256": digest.hexdigest()})
+
+
+def _decoded_blocks(dataset: DataSet, size: int, threads: int) -> Iterator[np.ndarray]:
+    paths = [_image_path(dataset, name) for name in dataset.frames["path"]]
+    with ThreadPoolExecutor(threads) as pool, progress(f"decoding frames to {size}x{size}", len(paths), "frames") as advance:
+        for start in range(0, len(paths), _FRAMES_PER_BLOCK):
+            block = paths[start : start + _FRAMES_PER_BLOCK]
+            yield np.stack(list(pool.map(lambda path: resize(read_gray(path), size), block)))
+            advance(len(block))
+
+
+def _image_path(dataset: DataSet, name: str) -> Path:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise DataSetError(dataset.folder, f"its manifest names an image outside the set ({name})", "do not use this data set")
+    return dataset.folder / relative

@@ -1,0 +1,199 @@
+"""The networks: a ResNet backbone that takes gray frames as they are, the projector, and loading of weights.
+
+A `Backbone` has exactly the parameter names of torchvision's network of the same name without `fc`, so its weights go back and forth
+strictly. Weights come from a seed, from a finished run, or from a safetensors file; nothing here reads a pickle of the user's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from uscl.torchvision_compat import torchvision
+from usdata.errors import UserError, nearest
+from usdata.files import sha256_file
+
+BACKBONES = ("resnet18", "resnet34", "resnet50")
+EXPORTED_BACKBONE = "export/backbone.safetensors"
+
+# Length of a projection in USCL.
+PROJECTION_WIDTH = 256
+# USCL's normalisation of gray levels scaled to 0..1 (mean 0.5, standard deviation 0.25).
+PIXEL_MEAN = 0.5
+PIXEL_STD = 0.25
+
+
+class Backbone(nn.Module):
+    """A torchvision ResNet without its classifier, for frames of one or three channels.
+
+    Args:
+        name: One of `BACKBONES`.
+        zero_init_residual: Start every residual block as the identity (Goyal et al. 2017); off, as USCL starts.
+
+    Attributes:
+        name: The architecture's name.
+        width: Length of the feature vector (512 for resnet18 and resnet34, 2048 for resnet50).
+    """
+
+    def __init__(self, name: str = "resnet18", *, zero_init_residual: bool = False) -> None:
+        super().__init__()
+        if name not in BACKBONES:
+            raise UserError(f"backbone '{name}'", "is not known", nearest(name, BACKBONES))
+        network = getattr(torchvision.models, name)(weights=None, zero_init_residual=zero_init_residual)
+        self.name = name
+        self.width: int = network.fc.in_features
+        self.conv1: nn.Conv2d = network.conv1
+        self.bn1: nn.Module = network.bn1
+        self.relu: nn.Module = network.relu
+        self.maxpool: nn.Module = network.maxpool
+        self.layer1: nn.Module = network.layer1
+        self.layer2: nn.Module = network.layer2
+        self.layer3: nn.Module = network.layer3
+        self.layer4: nn.Module = network.layer4
+        self.avgpool: nn.Module = network.avgpool
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        """Features (N, width) of normalised frames (N, 1 or 3, H, W)."""
+        return self.forward_from_layer4(self.forward_to_layer3(frames))
+
+    def forward_to_layer3(self, frames: torch.Tensor) -> torch.Tensor:
+        """Everything before the last residual stage: (N, 1 or 3, H, W) to (N, channels, H/16, W/16).
+
+        One channel stands for three equal ones: the first convolution's weight is summed over its input channels, which gives the same
+        result as repeating the frame three times, for a third of the work.
+        """
+        hidden = self._first_convolution(frames)
+        hidden = self.maxpool(self.relu(self.bn1(hidden)))
+        return self.layer3(self.layer2(self.layer1(hidden)))
+
+    def forward_from_layer4(self, hidden: torch.Tensor) -> torch.Tensor:
+        """The last residual stage and the mean over positions: (N, channels, h, w) to (N, width)."""
+        return torch.flatten(self.avgpool(self.layer4(hidden)), 1)
+
+    def _first_convolution(self, frames: torch.Tensor) -> torch.Tensor:
+        if frames.shape[1] != 1:
+            return self.conv1(frames)
+        weight = self.conv1.weight.sum(dim=1, keepdim=True)
+        return functional.conv2d(frames, weight, None, self.conv1.stride, self.conv1.padding)
+
+
+def projector(width: int, hidden: int = 512, out: int = PROJECTION_WIDTH) -> nn.Sequential:
+    """USCL's projection head g: Linear, ReLU, Linear; (N, width) to (N, out)."""
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """Gray frames (N, H, W) uint8 to (N, 1, H, W) float32: scaled to 0..1, then mean 0.5 and standard deviation 0.25."""
+    return ((pixels.float() / 255 - PIXEL_MEAN) / PIXEL_STD).unsqueeze(1)
+
+
+def seeded_backbone(name: str, seed: int) -> Backbone:
+    """A backbone with random weights that depend on the name and the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Backbone(name)
+
+
+def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0) -> tuple[Backbone, dict[str, Any]]:
+    """A backbone and where its weights come from.
+
+    Args:
+        weights: 'random' (from the seed), 'imagenet' (torchvision's default weights, downloaded once by torch.hub), the folder of a
+            finished run, or a safetensors file with the parameter names of torchvision's network (`fc` in it is ignored; a
+            `backbone.` prefix, as in a run's checkpoints, is taken off).
+        name: The architecture; a file that names its own wins.
+        seed: Of the random weights.
+
+    Returns:
+        The backbone in evaluation mode, and its provenance: `kind` (random, imagenet, run, file), `backbone`, `seed` (random), `sha256` of
+        the file, and what the file says of itself: `image_size`, `dataset_digest`, `dataset_name`, `splits`, `recipe`, `steps`.
+        Unknown is None.
+
+    Raises:
+        UserError: There is no such file, it is no safetensors file, or it does not fit the backbone.
+    """
+    provenance: dict[str, Any] = {
+        "kind": str(weights),
+        "backbone": name,
+        "seed": None,
+        "sha256": None,
+        "image_size": None,
+        "dataset_digest": None,
+        "dataset_name": None,
+        "splits": None,
+        "recipe": None,
+        "steps": None,
+    }
+    if str(weights) == "random":
+        return seeded_backbone(name, seed).eval(), {**provenance, "seed": seed}
+    if str(weights) == "imagenet":
+        backbone, digest = _imagenet_backbone(name)
+        return backbone.eval(), {**provenance, "sha256": digest, "image_size": 224}
+    path, kind = _weights_file(Path(weights))
+    state, metadata = _read_safetensors(path)
+    name = metadata.get("backbone", name)
+    backbone = seeded_backbone(name, 0)
+    _load_strictly(backbone, state, path)
+    size, steps = metadata.get("image_size"), metadata.get("steps")
+    provenance |= {"kind": kind, "backbone": name, "sha256": sha256_file(path)}
+    provenance |= {"image_size": int(size) if size else None, "steps": int(steps) if steps else None}
+    provenance |= {key: metadata.get(key) for key in ("dataset_digest", "dataset_name", "splits", "recipe")}
+    return backbone.eval(), provenance
+
+
+def _weights_file(path: Path) -> tuple[Path, str]:
+    """The safetensors file that `weights` means, and whether it is a run's or a plain file."""
+    if path.is_dir():
+        exported = path / EXPORTED_BACKBONE
+        if not exported.is_file():
+            advice = "finish it with 'uscl pretrain SET --out RUN --resume', or name a checkpoint's model.safetensors"
+            raise UserError(path, f"holds no {EXPORTED_BACKBONE}, so it is no finished run", advice)
+        return exported, "run"
+    if not path.is_file():
+        raise UserError(path, "no such weights", "give the folder of a run, a .safetensors file, 'random' or 'imagenet'")
+    return path, "file"
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(path, f"is no readable safetensors file ({error})", "pickled weights (.pth) must be converted first") from None
+
+
+def _load_strictly(backbone: Backbone, state: dict[str, torch.Tensor], path: Path) -> None:
+    """Load a state dict whose keys must be exactly the backbone's, once `fc` and other heads' keys are set aside."""
+    if any(key.startswith("backbone.") for key in state):
+        state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
+    wanted = backbone.state_dict()
+    for key in [*sorted(wanted.keys() - state.keys()), *sorted(state.keys() - wanted.keys())]:
+        # Older files lack BatchNorm's counters, which nothing in evaluation reads.
+        if key.endswith("num_batches_tracked"):
+            continue
+        what = "lacks" if key in wanted else "has the unknown"
+        raise UserError(path, f"is no {backbone.name} of torchvision: it {what} tensor '{key}'", f"known backbones: {', '.join(BACKBONES)}")
+    for key, value in state.items():
+        if value.shape != wanted[key].shape:
+            shapes = f"{tuple(value.shape)} where {backbone.name} has {tuple(wanted[key].shape)}"
+            raise UserError(path, f"tensor '{key}' is {shapes}", f"known backbones: {', '.join(BACKBONES)}")
+    backbone.load_state_dict({**wanted, **state})
+
+
+def _imagenet_backbone(name: str) -> tuple[Backbone, str]:
+    backbone = seeded_backbone(name, 0)
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    try:
+        state = weights.get_state_dict(progress=False, check_hash=True)
+    except OSError as error:
+        advice = f"bring {weights.url} to {torch.hub.get_dir()}/checkpoints by hand"
+        raise UserError(f"imagenet weights of {name}", f"cannot be downloaded ({error})", advice) from None
+    backbone.load_state_dict({key: value for key, value in state.items() if not key.startswith("fc.")})
+    return backbone, sha256_file(Path(torch.hub.get_dir()) / "checkpoints" / Path(weights.url).name)

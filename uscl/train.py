@@ -1,0 +1,349 @@
+"""Pretraining: one loop, from top to bottom, that knows no method.
+
+In comes a data set and a recipe; out comes a run folder with weights, metrics and an exported backbone. Every random number is a function
+of the seed and a position, so a run that is killed at any step and resumed gives the same weights, bit for bit, on one device.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uscl import checkpoint, run_folder
+from uscl.augment import two_views
+from uscl.checkpoint import Position
+from uscl.config import Config, load_config
+from uscl.diagnostics import collapse_sentence, gradient_norm, measure
+from uscl.export import export_backbone
+from uscl.feed import Batch, Feed
+from uscl.frames import open_store
+from uscl.methods import make_method
+from uscl.models import Backbone, load_backbone
+from uscl.pairs import VideoIndex, batches, index_videos
+from uscl.signals import StopFlag, stop_signals
+from usdata.console import progress, say
+from usdata.errors import Stopped, UserError
+from usdata.files import write_json
+from usdata.manifest import DataSet, open_dataset
+
+# Untrained networks give every frame nearly the same features, so a collapse is not announced before the network has had this many steps.
+_COLLAPSE_NOT_BEFORE_STEP = 200
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a pretraining did.
+
+    Attributes:
+        out: The run's folder.
+        steps: Optimiser steps, all sessions together (of a dry run: those it would take).
+        epochs: Passes over the videos.
+        seconds: Time in training, all sessions together.
+        metrics: The last line of metrics.jsonl; empty for a dry run.
+    """
+
+    out: Path
+    steps: int
+    epochs: int
+    seconds: float
+    metrics: dict[str, Any]
+
+
+def pretrain(
+    dataset: str | Path,
+    *,
+    out: str | Path,
+    recipe: str | Path = "uscl",
+    overrides: Iterable[str] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+    init_from: str | Path | None = None,
+    dry_run: bool = False,
+) -> PretrainResult:
+    """Pretrain a backbone on the videos of a data set.
+
+    Args:
+        dataset: A data set folder.
+        out: The run's folder, made by this call.
+        recipe: Name of a recipe, or a YAML file.
+        overrides: `key=value` settings on top of it.
+        resume: Go on where the run in `out` stopped; start it where there is none.
+        overwrite: Delete the run in `out` first.
+        init_from: Weights that the backbone starts from (see `load_backbone`); nothing else is taken over.
+        dry_run: Check everything and say what would be done, and write nothing.
+
+    Raises:
+        UserError: The input or the configuration is wrong, or the loss became infinite.
+        Stopped: A signal stopped the run; everything is saved.
+    """
+    out = Path(out)
+    config = load_config(recipe, overrides)
+    data = open_dataset(dataset)
+    index = index_videos(data, config.pairs.splits)
+    device, why_device = _device(config)
+    precision, why_precision = _precision(config, device)
+    if torch.get_num_threads() != run_folder.threads():
+        torch.set_num_threads(run_folder.threads())
+    classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
+    facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})")
+    steps = config.epochs * len(batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups))
+    found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
+    for fact in facts:
+        say(fact)
+    if dry_run:
+        return PretrainResult(out, steps, config.epochs, 0.0, {})
+
+    with stop_signals() as stop:
+        # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
+        store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
+        method, backbone = make_method(config, classes)
+        initial = _initialise(backbone, init_from, config) if found is None else None
+        method.to(device)
+        if precision == "bfloat16":
+            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(method.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        position = Position(0, 0, 0, 0.0, config.digest, data.digest)
+        if found is not None:
+            position = checkpoint.read_position(found)
+            checkpoint.load(found, method, optimizer)
+        if overwrite:
+            run_folder.clear(out)
+        run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
+        run_folder.forget_after(out, position.step)
+        if found is not None:
+            run_folder.log(out, f"going on at step {position.step}, epoch {position.epoch}")
+
+        about = {
+            "dataset": {"name": data.name, "digest": data.digest, "splits": list(config.pairs.splits), "videos": len(index)},
+            "recipe": Path(recipe).name,
+            "config_digest": config.digest,
+            "initial_weights": initial,
+            "uscl": run_folder.uscl_version(),
+        }
+        run = _Run(out, config, index, device, precision, method, backbone, optimizer, about, stop)
+        feed = Feed(store, index, config, device)
+        position = _train(run, feed, position, steps)
+
+    metrics = (run_folder.read_metrics(out) or [{}])[-1]
+    exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem))
+    run.write("finished", position, exported)
+    if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
+        run_folder.log(out, f"warning: the network has {sentence}")
+    run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
+    say(f"the backbone is {out / exported['file']}; next: uscl evaluate linear SET --weights {out} --out DIR")
+    return PretrainResult(out, position.step, config.epochs, position.seconds, metrics)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the loop works on."""
+
+    out: Path
+    config: Config
+    index: VideoIndex
+    device: torch.device
+    precision: str
+    method: nn.Module
+    backbone: Backbone
+    optimizer: torch.optim.Optimizer
+    about: dict[str, Any]
+    stop: StopFlag
+
+    def save(self, name: str, position: Position) -> None:
+        checkpoint.save(self.out / run_folder.CHECKPOINTS / name, self.method, self.optimizer, position)
+
+    def write(self, status: str, position: Position, exported: dict[str, Any] | None = None) -> None:
+        done = {"steps": position.step, "epochs": position.epoch, "seconds": round(position.seconds, 1)}
+        run_folder.write_run(self.out, **self.about, **done, status=status, export=exported)
+
+
+def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
+    """Train from a position to the end of the last epoch; returns where it ended."""
+    config, method, optimizer = run.config, run.method, run.optimizer
+    run.write("running", position)
+    method.train()
+    began = time.monotonic() - position.seconds
+    meter = _Meter()
+    finite = torch.ones((), dtype=torch.bool, device=run.device)
+    warned = False
+    with progress("pretraining", steps, "steps") as advance, run.stop.deferred():
+        advance(position.step)
+        waiting = time.monotonic()
+        for batch in feed(position.epoch, position.batch):
+            meter.waited(time.monotonic() - waiting)
+            rate = learning_rate(config, batch.epoch + batch.number / batch.of)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            view_a, view_b = two_views(
+                batch.frames, batch.coefficients, batch.augmentations, order=config.pairs.order, size=config.image_size
+            )
+            with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
+                outcome = method(view_a, view_b, batch.labels, same_group=batch.same_group)
+            loss = outcome["loss"]
+            finite &= torch.isfinite(loss.detach())
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+
+            ended = batch.number + 1 == batch.of
+            following = (batch.epoch + 1, 0) if ended else (batch.epoch, batch.number + 1)
+            position = replace(position, step=position.step + 1, epoch=following[0], batch=following[1])
+            over = position.epoch == config.epochs
+            stopping = run.stop.name is not None and not over
+            log_due = position.step % config.checkpoint.log_every_steps == 0 or over
+            save_due = over or stopping or (ended and position.epoch % config.checkpoint.every_epochs == 0)
+            keep_due = config.checkpoint.keep_every_steps is not None and position.step % config.checkpoint.keep_every_steps == 0
+            # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when something is written.
+            if (run.device.type == "cpu" or log_due or save_due or keep_due) and not finite:
+                _fail(run, position, batch, outcome)
+            norm = gradient_norm(list(method.parameters())) if log_due else 0.0
+            optimizer.step()
+            meter.count(2 * len(batch.videos))
+            position = replace(position, seconds=time.monotonic() - began)
+            if log_due:
+                line = _metrics_line(position, batch, outcome, rate, norm, meter)
+                run_folder.append_metrics(run.out, line)
+                sentence = collapse_sentence(line, run.backbone.width)
+                if sentence and not warned and position.step >= _COLLAPSE_NOT_BEFORE_STEP and not over:
+                    warned = True
+                    run_folder.log(run.out, f"warning at step {position.step}: the network has {sentence}")
+            if keep_due:
+                run.save(f"step-{position.step:06d}", position)
+            if save_due:
+                run.save(checkpoint.LAST, position)
+            advance(1)
+            if stopping:
+                run.write("stopped", position)
+                where = f"stopped by {run.stop.name} after step {position.step}"
+                run_folder.log(run.out, where)
+                raise Stopped(f"{where}, and everything is saved in {run.out}: run the same command again with --resume")
+            waiting = time.monotonic()
+    return position
+
+
+def learning_rate(config: Config, epoch: float) -> float:
+    """The learning rate at a moment of the run: a pure function of the position.
+
+    Args:
+        config: The run's configuration.
+        epoch: Epochs done, with the fraction of the present one.
+    """
+    schedule = config.schedule
+    constant = schedule.constant_epochs if schedule.constant_epochs < config.epochs else 0
+    if schedule.name == "constant" or epoch < constant:
+        return config.learning_rate
+    done = (epoch - constant) / (schedule.cosine_epochs or config.epochs - constant)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+class _Meter:
+    """Rates since the last line of metrics."""
+
+    def __init__(self) -> None:
+        self._since, self._views, self._waited = time.monotonic(), 0, 0.0
+
+    def waited(self, seconds: float) -> None:
+        self._waited += seconds
+
+    def count(self, views: int) -> None:
+        self._views += views
+
+    def read(self) -> dict[str, float]:
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        rates = {"views_per_s": round(self._views / seconds, 2), "data_wait_share": round(self._waited / seconds, 4)}
+        self.__init__()  # type: ignore[misc]
+        return rates
+
+
+def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rate: float, norm: float, meter: _Meter) -> dict[str, Any]:
+    return {
+        "step": position.step,
+        "epoch": batch.epoch,
+        "loss": outcome["loss"].item(),
+        **{name: term.item() for name, term in outcome["terms"].items()},
+        "learning_rate": rate,
+        "grad_norm": norm,
+        **measure(outcome["features"].detach(), outcome["projections"].detach()),
+        **meter.read(),
+    }
+
+
+def _fail(run: _Run, position: Position, batch: Batch, outcome: dict[str, Any]) -> None:
+    """The loss is infinite or not a number: keep the facts and the last good checkpoint, and stop."""
+    terms = {name: str(term.item()) for name, term in outcome["terms"].items()}
+    videos = [run.index.video_ids[video] for video in batch.videos]
+    write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
+    run.write("failed", position)
+    reason = f"the loss is no longer finite at step {position.step} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
+    advice = f"try a lower learning_rate or precision=float32; the batch is in {run_folder.FAILURE}, checkpoints are from before"
+    raise UserError(run.out, reason, advice)
+
+
+def _device(config: Config) -> tuple[torch.device, str]:
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise UserError("device", "is cuda, and this torch finds no GPU", "use --set device=auto, or see 'uscl bench'")
+    if config.device == "cpu":
+        return torch.device("cpu"), "as configured"
+    if not available:
+        return torch.device("cpu"), "no GPU was found"
+    # The same algorithms in every session, so that a resumed run equals an undisturbed one.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    return torch.device("cuda"), torch.cuda.get_device_name()
+
+
+def _precision(config: Config, device: torch.device) -> tuple[str, str]:
+    if config.precision != "auto":
+        return config.precision, "as configured"
+    return ("bfloat16", "auto on a GPU") if device.type == "cuda" else ("float32", "auto on the CPU")
+
+
+def _facts(config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str) -> list[str]:
+    """What a person wants to know before hours of training."""
+    first = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
+    labelled = int((index.labels >= 0).sum())
+    size = config.store_size
+    frames = len(data.frames)
+    largest = max(len(batch) for batch in first)
+    used = f"labels of {labelled} videos used, {classes} classes" if classes else "labels not used"
+    return [
+        f"data set: {data.name} ({data.digest[:16]}): {len(index)} videos of {len(set(index.groups.tolist()))} groups, "
+        f"{len(index.frame_rows)} frames in split {', '.join(config.pairs.splits)}; {used}",
+        f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
+        f"batch: {largest} videos x 2 views = {2 * largest} views of {config.image_size}x{config.image_size}; "
+        f"{len(first)} steps an epoch x {config.epochs} epochs = {len(first) * config.epochs} steps",
+        f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB; a collapsed network's contrastive loss is "
+        f"{math.log(2 * largest - 1):.3f}",
+    ]
+
+
+def _initialise(backbone: Backbone, init_from: str | Path | None, config: Config) -> dict[str, Any]:
+    if init_from is None:
+        return {"kind": "random", "seed": config.seed}
+    loaded, provenance = load_backbone(init_from, name=config.backbone, seed=config.seed)
+    if loaded.name != config.backbone:
+        raise UserError(init_from, f"is a {loaded.name}, and the run's backbone is {config.backbone}", f"--set backbone={loaded.name}")
+    backbone.load_state_dict(loaded.state_dict())
+    return {key: provenance[key] for key in ("kind", "sha256", "dataset_digest", "dataset_name")}
+
+
+def _export_facts(config: Config, data: DataSet, steps: int, recipe: str) -> dict[str, Any]:
+    return {
+        "recipe": recipe,
+        "method": config.method,
+        "image_size": config.image_size,
+        "steps": steps,
+        "epochs": config.epochs,
+        "dataset_name": data.name,
+        "dataset_digest": data.digest,
+        "splits": ", ".join(config.pairs.splits),
+        "config_digest": config.digest,
+        "uscl_version": run_folder.uscl_version(),
+    }

@@ -1,0 +1,179 @@
+"""What every reader gives: a `Clip`, passed through once, forward, frame by frame.
+
+In: a file or a folder of images. Out: `ClipInfo` (what the container claims) and `Frame`s (what really decoded).
+Guarantees: frames are uint8, C-contiguous and all of one size; the index counts decoded frames; damage is counted in `decode_errors`
+and skipped, never raised; no reader seeks.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from usdata.errors import ReadError
+
+# Larger than any scanner's picture (the largest known are 4K recordings, 8.3 megapixels); a header above it is damaged or hostile.
+MAX_SIDE = (1 << 15) - 1
+MAX_PIXELS = 100_000_000
+# A decoder that fails this often in a row will not recover: 40 s of a 25 Hz clip. The clip then ends with what came before.
+MAX_CONSECUTIVE_ERRORS = 1000
+# The time base of readers that tell seconds as floats and no ticks of the stream.
+MICROSECOND = Fraction(1, 1_000_000)
+# Ten days: no clip lasts so long, and decord's times of MPEG program streams lie beyond it.
+_MAX_SECONDS = 864_000
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame.
+
+    Attributes:
+        index: 0-based number among the decoded frames of the clip.
+        pts: Presentation time in ticks of `ClipInfo.time_base`, as in the stream; None where the source has no time.
+        pixels: uint8, C-contiguous, full range 0..255; (height, width) gray, or (height, width, 3) RGB.
+        damaged: The decoder had lost data before this frame and no clean key frame since: the pixels may be concealed garbage.
+    """
+
+    index: int
+    pts: int | None
+    pixels: np.ndarray
+    damaged: bool = False
+
+
+@dataclass(frozen=True)
+class ClipInfo:
+    """What is known of a clip before it is decoded. Declared values are the container's claims and may be false.
+
+    Attributes:
+        container: Kind of file by content, as `identify` names it ("mp4", "gif", "png", ...; "folder" for a folder of images).
+        codec: Name of the codec ("h264", "mpeg2video", ...).
+        pixel_format: The decoder's pixel format ("yuv420p", ...), None where the backend does not say.
+        width: Pixels a row, as delivered (after rotation).
+        height: Rows, as delivered.
+        time_base: Seconds a tick of `Frame.pts`; None where frames have no time.
+        frames_declared: The container's frame count; None where it gives none.
+        declared_rate: The container's frame rate in Hz; None where it gives none.
+        backend: The reader that opened it ("pyav", "opencv", "decord", "stills").
+    """
+
+    container: str
+    codec: str
+    pixel_format: str | None
+    width: int
+    height: int
+    time_base: Fraction | None
+    frames_declared: int | None
+    declared_rate: Fraction | None
+    backend: str
+
+
+def frame_time(frame: Frame, info: ClipInfo) -> Fraction | None:
+    """The exact time of a frame in seconds, pts × time_base; None where the source has no time."""
+    if frame.pts is None or info.time_base is None:
+        return None
+    return frame.pts * info.time_base
+
+
+def trusted_microseconds(seconds: float, last: int) -> int | None:
+    """A reader's float time in whole microseconds, where it can be true.
+
+    Args:
+        seconds: What the reader says.
+        last: The last trusted time of the clip in microseconds, -1 before the first.
+
+    Returns:
+        The time, or None where it is not finite, negative, beyond ten days, or not later than the last: then it is no time of this frame.
+    """
+    if not (math.isfinite(seconds) and 0 <= seconds <= _MAX_SECONDS):
+        return None
+    microseconds = round(seconds * 1_000_000)
+    return microseconds if microseconds > last else None
+
+
+class AbsurdSizeError(ReadError):
+    """A header claims a picture that no scanner makes; no other reader is asked then, since one of them might believe it."""
+
+
+def check_size(path: Path, width: int, height: int) -> None:
+    """Refuse a picture size that no scanner makes, before memory is taken for it.
+
+    Raises:
+        AbsurdSizeError: A side is 0 or at least 2^15 pixels, or the picture has more than 100 million pixels.
+    """
+    if not (0 < width <= MAX_SIDE and 0 < height <= MAX_SIDE and width * height <= MAX_PIXELS):
+        raise AbsurdSizeError(
+            path,
+            f"the header claims a picture of {width}×{height} pixels, outside 1..{MAX_SIDE} a side and {MAX_PIXELS // 10**6} megapixels",
+            "the file is damaged, or it is not ultrasound; get it again or leave it out",
+        )
+
+
+class Clip(ABC):
+    """One source, open for a single forward pass; a context manager.
+
+    Attributes:
+        info: What is known before the pass.
+        decode_errors: Damaged packets, files and frames so far; final once `frames()` has ended.
+        first_error: The first of them in the decoder's words.
+        missing_indices: Numbers missing from the names of a folder of images; empty for every other source.
+    """
+
+    info: ClipInfo
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.decode_errors = 0
+        self.first_error: str | None = None
+        self.missing_indices: tuple[int, ...] = ()
+        self._passed = False
+
+    def frames(self) -> Iterator[Frame]:
+        """Every frame that decodes, in presentation order.
+
+        Raises:
+            RuntimeError: The clip was passed through before (open it again for a second pass), or is closed.
+        """
+        if self._passed:
+            raise RuntimeError(f"{self.path}: a clip is passed through once; open it again")
+        self._passed = True
+        return self._numbered()
+
+    def _numbered(self) -> Iterator[Frame]:
+        shape: tuple[int, ...] | None = None
+        index = 0
+        for pts, pixels, damaged in self._decode():
+            if shape is None:
+                shape = pixels.shape
+            if pixels.shape != shape:
+                self._count_error(f"a frame of {pixels.shape[1]}×{pixels.shape[0]} pixels in a clip of {shape[1]}×{shape[0]}")
+                continue
+            yield Frame(index, pts, np.ascontiguousarray(pixels), damaged)
+            index += 1
+
+    def _count_error(self, reason: str) -> None:
+        self.decode_errors += 1
+        if self.first_error is None:
+            self.first_error = reason
+
+    @abstractmethod
+    def _decode(self) -> Iterator[tuple[int | None, np.ndarray, bool]]:
+        """(pts, pixels, damaged) of each frame that decodes."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the file and the decoder back; calling it again does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._passed = True
+        self.close()

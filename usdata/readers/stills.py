@@ -1,0 +1,180 @@
+"""Still images: one file is a clip of one frame, a folder of them a clip in the order of the numbers in their names.
+
+In: PNG, JPEG, TIFF, BMP, WebP. Out: uint8 frames without time. Guarantees: EXIF orientation applied, 16 bit divided by 257 (so that 65535
+becomes 255), transparency on black; several pictures in one file are refused rather than cut to the first.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from usdata.errors import ReadError
+from usdata.readers.base import Clip, ClipInfo, check_size
+from usdata.readers.identify import STILL_KINDS, identify
+from usdata.readers.video import on_black
+
+_ADVICE = "get the file again, or leave it out"
+# What Pillow lets through of a damaged header, its own error and those of the modules it parses with.
+_HEADER_ERRORS = (Image.DecompressionBombError, OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
+# A gap in the numbering longer than this is another numbering (dates, identifiers), not lost frames.
+MAX_MISSING = 10_000
+
+
+def open_still(path: Path, kind: str, *, colour: bool) -> Clip:
+    """A clip of one frame.
+
+    Raises:
+        ReadError: The image is damaged, too large, or one of several in the file.
+    """
+    return StillsClip(path, {path: kind}, container=kind, colour=colour)
+
+
+def open_folder(path: Path, *, colour: bool) -> Clip:
+    """A clip of the images that lie directly in a folder (hidden files and other kinds of file are passed over).
+
+    Raises:
+        ReadError: No image lies in it, or none can be read.
+    """
+    try:
+        files = [each for each in path.iterdir() if not each.name.startswith(".") and each.is_file()]
+        kinds = {each: identify(each) for each in sorted(files, key=natural_order)}
+    except OSError as error:
+        raise ReadError(path, f"cannot be read: {error.strerror or error}", "check the permissions and the disk") from error
+    images = {each: kind for each, kind in kinds.items() if kind in STILL_KINDS}
+    if not images:
+        advice = "name a video, an image, or a folder of PNG, JPEG, TIFF, BMP or WebP files"
+        raise ReadError(path, "is a folder with no image directly in it", advice)
+    return StillsClip(path, images, container="folder", colour=colour)
+
+
+def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """A sort key that compares the numbers in a name as numbers: frame9 < frame10 < frame00011."""
+    parts = re.split(r"([0-9]+)", path.stem)
+    key = [(int(part), "") if position % 2 else (-1, part) for position, part in enumerate(parts)]
+    return key, path.name
+
+
+def missing_numbers(names: list[str]) -> tuple[int, ...]:
+    """The numbers missing between the first and the last of a numbered sequence.
+
+    Args:
+        names: File names without suffix. The last number in each is its place, provided that the text around it is the same in all.
+
+    Returns:
+        The missing numbers in ascending order; empty where the names are not one numbered sequence.
+    """
+    matches = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name, re.DOTALL) for name in names]
+    if not matches or any(match is None for match in matches):
+        return ()
+    frames = [(match[1], match[3]) for match in matches if match is not None]
+    numbers = {int(match[2]) for match in matches if match is not None}
+    if len(set(frames)) > 1 or len(numbers) < len(names) or max(numbers) - min(numbers) - len(numbers) > MAX_MISSING:
+        return ()
+    return tuple(number for number in range(min(numbers), max(numbers)) if number not in numbers)
+
+
+def read_still(path: Path, *, colour: bool) -> np.ndarray:
+    """One image as uint8, (height, width) gray or (height, width, 3) RGB.
+
+    Raises:
+        ReadError: The image is damaged, too large, or one of several in the file.
+    """
+    _check_header(path)
+    data = np.frombuffer(path.read_bytes(), np.uint8)
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        if pixels is not None and not (pixels.ndim == 3 and pixels.shape[2] == 4):
+            # Only these flags apply the EXIF orientation; an image with transparency has to keep its fourth channel and goes without.
+            pixels = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    except cv2.error as error:
+        raise ReadError(path, f"the image does not decode: {error.err}", _ADVICE) from error
+    if pixels is None:
+        raise ReadError(path, "the image does not decode: it is damaged or cut short", _ADVICE)
+    pixels = _to_uint8(path, pixels)
+    if pixels.ndim == 2:
+        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if colour else pixels
+    rgb = on_black(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)) if pixels.shape[2] == 4 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+    return rgb if colour else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+
+
+class StillsClip(Clip):
+    """One image or an ordered list of them, decoded one at a time."""
+
+    def __init__(self, path: Path, images: dict[Path, str], *, container: str, colour: bool) -> None:
+        super().__init__(path)
+        self._colour = colour
+        self._images = list(images)
+        if len(images) > 1:
+            self.missing_indices = missing_numbers([image.stem for image in images])
+        # The first that decodes gives the size; those before it are counted here and not tried again.
+        self._next = 0
+        self._first: np.ndarray | None = None
+        while self._first is None and self._next < len(images):
+            self._first = self._read(self._images[self._next])
+            self._next += 1
+        if self._first is None:
+            reason = self.first_error if len(images) == 1 else f"none of its {len(images)} images decodes ({self.first_error})"
+            raise ReadError(path, reason or "", _ADVICE)
+        height, width = self._first.shape[:2]
+        codec = "+".join(sorted(set(images.values())))
+        self.info = ClipInfo(container, codec, None, width, height, None, len(images), None, "stills")
+
+    def _read(self, image: Path) -> np.ndarray | None:
+        try:
+            return read_still(image, colour=self._colour)
+        except ReadError as error:
+            alone = len(self._images) == 1
+            self._count_error(error.reason if alone else f"{image.name}: {error.reason}")
+        except OSError as error:
+            self._count_error(f"{image.name}: cannot be read: {error.strerror or error}")
+        return None
+
+    def _decode(self) -> Iterator[tuple[int | None, np.ndarray, bool]]:
+        if self._first is not None:
+            yield None, self._first, False
+            self._first = None
+        for image in self._images[self._next :]:
+            pixels = self._read(image)
+            if pixels is not None:
+                yield None, pixels, False
+
+    def close(self) -> None:
+        self._first = None
+        self._images = []
+
+
+def _check_header(path: Path) -> None:
+    """Refuse absurd sizes and files of several pictures by the header alone, before a picture is decoded."""
+    with warnings.catch_warnings():
+        # Pillow warns of large images; the limit here is our own and is checked next.
+        warnings.simplefilter("ignore")
+        try:
+            with Image.open(path, formats=("PNG", "JPEG", "TIFF", "BMP", "WEBP")) as image:
+                width, height = image.size
+                pictures = getattr(image, "n_frames", 1) if image.format in ("TIFF", "WEBP", "PNG") else 1
+        except _HEADER_ERRORS as error:
+            raise ReadError(path, f"the image's header cannot be read: {error}", _ADVICE) from error
+    check_size(path, width, height)
+    if pictures > 1:
+        raise ReadError(
+            path,
+            f"holds {pictures} pictures in one file, and reading only the first would lose the rest",
+            "save them as a folder of images or as a video",
+        )
+
+
+def _to_uint8(path: Path, pixels: np.ndarray) -> np.ndarray:
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype == np.uint16:
+        # 65535 = 255 × 257, so this is the exact scale, rounded to nearest.
+        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    raise ReadError(path, f"its pixels are {pixels.dtype}; only 8 and 16 bit unsigned ones have a known scale", "convert it to PNG first")
