@@ -83,7 +83,7 @@ def pretrain(
     if as_json:
         _print_json({**vars(result), "out": str(result.out)})
     elif not dry_run:
-        print(f"{result.steps} steps, {result.epochs} epochs in {result.seconds:.0f} s; weights: {result.out}/export/backbone.safetensors")
+        print(f"weights: {result.out}/export/backbone.safetensors")
         print(f"next: uscl evaluate linear SET --weights random --weights {result.out} --out EVALUATION")
 
 

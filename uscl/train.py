@@ -137,7 +137,6 @@ def pretrain(
     if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
         run_folder.log(out, f"warning: the network has {sentence}")
     run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
-    say(f"the backbone is {out / exported['file']}; next: uscl evaluate linear SET --weights {out} --out DIR")
     return PretrainResult(out, position.step, config.epochs, position.seconds, metrics)
 
 

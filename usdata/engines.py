@@ -149,6 +149,8 @@ def _start(step: Callable[[Task], Result]) -> _Worker[Task]:
 
 def _work(step: Callable[[Any], Any], pipe: Connection) -> None:
     """A worker's life: tasks in, results out. Ctrl-C is the parent's to handle."""
+    # Decoders print on stderr by themselves, whole paths among it. What goes wrong comes back as a value or as the worker's death.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     while True:

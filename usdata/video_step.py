@@ -61,12 +61,21 @@ class VideoTask:
 
 @dataclass(frozen=True)
 class _Look:
-    """What one decoded frame turned out to be."""
+    """What one decoded frame turned out to be.
+
+    Attributes:
+        reason: Why it cannot be kept; null = unique.
+        repeats: frame_index of the last unique frame, which a near-repeat repeats.
+        difference: To that frame.
+        still: It hardly differs from the usable frame just before it. (A still scene drifts away from its last unique frame by the codec's
+            refinements alone, so frozen clips are told by this and not by their repeats.)
+    """
 
     frame: Frame
-    reason: str | None  # null: unique
-    repeats: int | None
-    difference: float | None
+    reason: str | None = None
+    repeats: int | None = None
+    difference: float | None = None
+    still: bool = False
 
 
 def raw_digest(path: Path) -> tuple[str, int]:
@@ -113,7 +122,7 @@ def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
     kept: list[dict[str, Any]] = []
     excluded: list[dict[str, Any]] = []
     times: list[Fraction | None] = []
-    unique = 0
+    unique = still = 0
     with open_clip(task.raw, backend=task.read.backend) as clip:
         info = clip.info
         first: int | None = None
@@ -122,6 +131,7 @@ def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
             first = frame.pts if first is None else first
             time = None if frame.pts is None or info.time_base is None or first is None else (frame.pts - first) * info.time_base
             times.append(time)
+            still += look.still
             row: dict[str, Any] = {"frame_index": frame.index, "pts": frame.pts, "time_s": None if time is None else float(time)}
             if look.reason is None:
                 position, unique = unique, unique + 1
@@ -149,7 +159,7 @@ def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
         "decode_errors": errors,
         **_rates(times, unique),
     }
-    video["flags"] = _flags(video, reasons)
+    video["flags"] = _flags(video, reasons, still)
     reason = None if kept else "every frame that decodes is blank or damaged"
     return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
 
@@ -172,21 +182,28 @@ def _selector(task: VideoTask) -> Callable[[int, Fraction | None], bool]:
 def look_at(clip: Clip, hygiene: Hygiene) -> Iterator[_Look]:
     """Every frame that decodes, judged damaged, blank, near_repeat (of the last unique frame) or unique."""
     last: Frame | None = None
+    before: Frame | None = None
     for frame in clip.frames():
         if frame.damaged and not hygiene.keep_damaged:
-            yield _Look(frame, "damaged", None, None)
+            yield _Look(frame, "damaged")
             continue
         mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(frame.pixels))
         if mean < hygiene.blank_mean or std < hygiene.blank_std:
-            yield _Look(frame, "blank", None, None)
+            yield _Look(frame, "blank")
             continue
-        if last is not None:
-            difference = frame_difference(last.pixels, frame.pixels)
-            if difference < hygiene.near_repeat_difference:
-                yield _Look(frame, "near_repeat", last.index, difference)
-                continue
-        last = frame
-        yield _Look(frame, None, None, None)
+        if last is None or before is None:
+            last = before = frame
+            yield _Look(frame)
+            continue
+        difference = frame_difference(last.pixels, frame.pixels)
+        change = difference if last is before else frame_difference(before.pixels, frame.pixels)
+        still = change < hygiene.near_repeat_difference
+        before = frame
+        if difference < hygiene.near_repeat_difference:
+            yield _Look(frame, "near_repeat", last.index, difference, still)
+        else:
+            last = frame
+            yield _Look(frame, still=still)
 
 
 def frame_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -245,7 +262,7 @@ def _rates(times: list[Fraction | None], unique: int) -> dict[str, float | None]
     return {"fps": float(1 / interval), "fps_effective": float(unique / duration), "duration_s": float(duration)}
 
 
-def _flags(video: dict[str, Any], reasons: Counter[str]) -> list[str]:
+def _flags(video: dict[str, Any], reasons: Counter[str], still: int) -> list[str]:
     decoded, unique, declared = video["frames_decoded"], video["frames_unique"], video["frames_declared"]
     repeats = reasons["near_repeat"]
     usable = unique + repeats
@@ -253,7 +270,7 @@ def _flags(video: dict[str, Any], reasons: Counter[str]) -> list[str]:
         "blank_frames": reasons["blank"] > 0,
         "damaged_frames": reasons["damaged"] > 0,
         "decode_errors": video["decode_errors"] > 0,
-        "frozen": usable >= SHORT_CLIP_FRAMES and repeats >= FROZEN_SHARE * (usable - 1),
+        "frozen": usable >= SHORT_CLIP_FRAMES and still >= FROZEN_SHARE * (usable - 1),
         "near_repeats": usable > 1 and repeats > NEAR_REPEATS_SHARE * usable,
         "short": decoded > 1 and unique < SHORT_CLIP_FRAMES,
         "truncated": declared is not None and decoded < declared,

@@ -16,6 +16,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+import usdata
 from tests.usdata.clips import speckle_frames, write_png, write_video
 from usdata import manifest
 from usdata.building import build, plan
@@ -238,3 +239,19 @@ def test_wrong_places_are_refused_and_left_alone(raw: Path, tmp_path: Path, prep
     with pytest.raises(UserError, match=said):
         build(make_recipe(), raw=given, out=out, overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_frozen_clip_is_flagged_although_its_codec_drifts(tmp_path: Path) -> None:
+    still, moving = speckle_frames(1, seed=1)[0], speckle_frames(30, seed=2)
+    # A brightening of 0.12 gray levels a frame over fractions of levels that stay: each frame changes one pixel in eight by one level.
+    fractions = still + np.random.default_rng(0).uniform(0, 1, still.shape)
+    drifting = [np.asarray(np.clip(np.floor(fractions + 0.12 * k), 0, 255), dtype=np.uint8) for k in range(30)]
+    write_video(tmp_path / "raw" / "frozen.mkv", drifting, codec="ffv1")
+    write_video(tmp_path / "raw" / "moving.mkv", moving, codec="ffv1")
+    write_video(tmp_path / "raw" / "doubled.mkv", [frame for frame in moving[:15] for _ in range(2)], codec="ffv1")
+    source = Source.model_validate({"name": "s", "layout": "files", "sampling": {"rule": "all"}})
+    usdata.build(Recipe(name="t", sources=[source]), raw=tmp_path / "raw", out=tmp_path / "set", workers=1)
+    flags = manifest.open_dataset(tmp_path / "set").videos.set_index("path")["flags"].map(list).to_dict()
+    assert "frozen" in flags["frozen.mkv"]
+    assert flags["moving.mkv"] == []
+    assert flags["doubled.mkv"] == ["near_repeats"]

@@ -91,14 +91,14 @@ def evaluate(
     out = Path(out)
     _refuse_existing(out, overwrite)
     opened = open_dataset(dataset)
+    names = _names(weights)
+    provenance = {name: _provenance(word) for name, word in zip(names, weights, strict=True)}
     frames, filtered = select_frames(opened, where=where, classes=classes)
     groups = independent_groups(frames, opened.duplicates)
     divisions = [
         plan_folds(frames, groups, opened.duplicates, seed=seed, count=folds, filtered=filtered, subject=opened.name)
         for seed in range(seeds)
     ]
-    names = _names(weights)
-    provenance = {name: _provenance(word) for name, word in zip(names, weights, strict=True)}
     size = image_size if image_size is not None else _trained_size(provenance)
     store = open_store(opened, size=size)
     class_names = [name for name in opened.classes if name in set(frames["label"])]

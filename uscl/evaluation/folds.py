@@ -184,7 +184,10 @@ def refuse_leakage(frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd
 
 def _tied(frames: pd.DataFrame, column: str) -> pd.Series:
     """A column whose equal values tie frames together; a patient's id means the same patient within one source only."""
-    return frames["source"] + "/" + frames[column] if column == "patient_id" else frames[column]
+    if column != "patient_id":
+        return frames[column]
+    named = [None if pd.isna(patient) else f"{source}/{patient}" for source, patient in zip(frames["source"], frames[column], strict=True)]
+    return pd.Series(named, index=frames.index, dtype=object)
 
 
 def _pairs_within(frames: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:

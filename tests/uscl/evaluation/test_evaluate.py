@@ -166,7 +166,7 @@ def test_leakage_is_refused_before_anything_is_trained_or_decoded(tmp_path: Path
     patients = ["Zoe" if video in (0, 3) else None for video in range(12)]
     folds = [video % 2 for video in range(12)]
     folder = write_texture_set(tmp_path / "patient", textures=TEXTURES, patients=patients, folds=folds, frames_per_video=1)
-    with pytest.raises(UserError, match=r"refused.*patient_id 'Zoe'.*--folds"):
+    with pytest.raises(UserError, match=r"refused.*patient_id 'made/Zoe'.*--folds"):
         evaluate("linear", folder, weights=["random"], out=tmp_path / "out", image_size=SIZE)
     pair = (video_name(2), video_name(5))
     folder = write_texture_set(tmp_path / "pair", textures=TEXTURES, folds=folds, duplicates=[pair], frames_per_video=1)

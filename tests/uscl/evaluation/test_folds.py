@@ -18,7 +18,14 @@ def table(videos: list[dict[str, object]], frames_each: int = 3) -> pd.DataFrame
     """Frames of the given videos; what a video does not say is null."""
     rows = []
     for number, video in enumerate(videos):
-        base = {"video_id": f"v{number:02d}", "group_id": f"g{number:02d}", "patient_id": None, "duplicate_group": None, "fold": None}
+        base = {
+            "source": "s",
+            "video_id": f"v{number:02d}",
+            "group_id": f"g{number:02d}",
+            "patient_id": None,
+            "duplicate_group": None,
+            "fold": None,
+        }
         rows += [base | {"label": "ab"[number % 2]} | video] * frames_each
     return pd.DataFrame(rows)
 
@@ -81,7 +88,7 @@ def test_groups_are_joined_by_patients_videos_frames_and_clips_that_are_the_same
 @pytest.mark.parametrize(
     ("videos", "duplicates", "names"),
     [
-        ([{"patient_id": "Zoe"}, {}, {}, {"patient_id": "Zoe"}], NO_PAIRS, "patient_id 'Zoe'"),
+        ([{"patient_id": "Zoe"}, {}, {}, {"patient_id": "Zoe"}], NO_PAIRS, "patient_id 's/Zoe'"),
         ([{"group_id": "ward 7"}, {}, {}, {"group_id": "ward 7"}], NO_PAIRS, "group_id 'ward 7'"),
         ([{"video_id": "w"}, {}, {}, {"video_id": "w"}], NO_PAIRS, "video_id 'w'"),
         ([{"duplicate_group": "v00/5"}, {}, {}, {"duplicate_group": "v00/5"}], NO_PAIRS, "duplicate_group 'v00/5'"),
@@ -97,11 +104,17 @@ def test_leakage_is_refused_by_name(videos: list[dict[str, object]], duplicates:
     assert "\n" not in str(caught.value)
 
 
+def test_equal_patient_ids_of_two_sources_are_two_patients() -> None:
+    frames = table([{"patient_id": "1", "source": "a"}, {}, {"patient_id": "1", "source": "b"}, {}])
+    assert len(set(independent_groups(frames, NO_PAIRS))) == 4
+    refuse_leakage(frames, np.repeat([0, 0, 1, 1], 3), NO_PAIRS, subject="set")
+
+
 def test_a_clean_division_passes_and_offenders_are_counted() -> None:
     frames = table([{"patient_id": "p"}, {"patient_id": "p"}, {}, {}])
     refuse_leakage(frames, np.repeat([0, 0, 1, 1], 3), pairs(("v00", "v01")), subject="set")
     leaky = table([{"patient_id": f"p{index % 6}"} for index in range(12)])
-    with pytest.raises(UserError, match="'p0', 'p1', 'p2' and 3 more"):
+    with pytest.raises(UserError, match="'s/p0', 's/p1', 's/p2' and 3 more"):
         refuse_leakage(leaky, np.repeat([0] * 6 + [1] * 6, 3), NO_PAIRS, subject="set")
 
 
@@ -120,7 +133,7 @@ def test_own_folds_are_used_for_seed_zero_of_a_whole_set_only() -> None:
 def test_made_folds_keep_leaky_groups_together_where_own_folds_are_refused() -> None:
     frames = table([{"fold": index % 2, "patient_id": "p" if index in (0, 3) else None} for index in range(12)])
     groups = independent_groups(frames, NO_PAIRS)
-    with pytest.raises(UserError, match="patient_id 'p'"):
+    with pytest.raises(UserError, match="patient_id 's/p'"):
         plan_folds(frames, groups, NO_PAIRS, seed=0, count=None, filtered=False, subject="set")
     made = plan_folds(frames, groups, NO_PAIRS, seed=0, count=2, filtered=False, subject="set")
     assert len(set(made.fold[frames["patient_id"] == "p"])) == 1
