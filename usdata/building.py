@@ -33,7 +33,7 @@ from usdata.splits import fold_of_groups, label_counts, split_of_groups
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
 JOURNAL = ".journal"
-STEP_VERSION = 2  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 3  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)

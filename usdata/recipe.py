@@ -124,8 +124,6 @@ class Image(_Section):
 
     max_side: int | None = Field(default=None, ge=16)
     """Shrink so that the longer side has at most this many pixels; null keeps the source's size."""
-    png_level: int = Field(default=1, ge=0, le=9)
-    """Compression effort. The pixels are the same at every level."""
 
 
 class Folds(_Section):

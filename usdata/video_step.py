@@ -215,7 +215,7 @@ def frame_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
         a: (H, W) uint8.
         b: (H, W) uint8.
     """
-    lit = cv2.countNonZero(cv2.compare(cv2.max(a, b), LIT_GRAY_LEVEL, cv2.CMP_GT))
+    lit = cv2.countNonZero(cv2.threshold(cv2.max(a, b), LIT_GRAY_LEVEL, 1, cv2.THRESH_BINARY)[1])
     return float(cv2.norm(a, b, cv2.NORM_L1)) / max(lit, 1)
 
 
@@ -233,7 +233,8 @@ def _store(pixels: NDArray[np.uint8], task: VideoTask, staging: Path, index: int
         size = max(1, round(width * scale)), max(1, round(height * scale))
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
     name = f"{task.images.name}_frame{index}.png"
-    done, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, task.image.png_level])
+    # OpenCV's own settings (run lengths after the "sub" filter): less time and less bytes here than zlib's levels (benchmarks/png.py).
+    done, encoded = cv2.imencode(".png", pixels)
     if not done:
         raise ReadError(task.raw, f"frame {index} could not be encoded as PNG", "report this with the file")
     (staging / name).write_bytes(encoded.tobytes())
@@ -247,7 +248,7 @@ def _store(pixels: NDArray[np.uint8], task: VideoTask, staging: Path, index: int
         # Rounded: the last bits of a float sum differ between processors, and equal input must give equal bytes.
         "quality_mean": round(mean, 4),
         "quality_std": round(std, 4),
-        "quality_sharpness": round(float(cv2.Laplacian(pixels, cv2.CV_64F, ksize=1).var()), 4),
+        "quality_sharpness": round(float(cv2.meanStdDev(cv2.Laplacian(pixels, cv2.CV_16S, ksize=1))[1][0, 0]) ** 2, 4),
     }
 
 
