@@ -8,16 +8,17 @@ equal recipe give equal bytes, whatever the workers, the order of files, the pla
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import platform
 import shutil
-import signal
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from usdata.console import progress, say
 from usdata.duplicates.exact import exact_duplicates
 from usdata.engines import Failure, default_workers, run_local
 from usdata.errors import Stopped, UserError
-from usdata.files import canonical_json, sha256_text
+from usdata.files import canonical_json, sha256_file, sha256_text
 from usdata.layouts import RawVideo, assign_groups, list_videos
 from usdata.recipe import Recipe, Source, load_recipe
+from usdata.signals import StopFlag, stop_signals
 from usdata.splits import fold_of_groups, label_counts, split_of_groups
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
@@ -44,6 +46,7 @@ class BuildResult:
         out: The data set folder.
         counts: `found`, `ok`, `excluded`, `failed` (files or clips; the last three add up to the first) and `frames`.
         failed: Path and reason of each clip that could not be read.
+        notes: What a person should know of the result, such as folds that could not be made.
         unchanged: The data set was there already, from the same raw bytes and recipe.
         reused: Clips whose finished step was taken over from an interrupted build.
     """
@@ -53,6 +56,7 @@ class BuildResult:
     digest: str
     counts: dict[str, int]
     failed: list[tuple[str, str]]
+    notes: list[str]
     unchanged: bool
     reused: int
     seconds: float
@@ -80,13 +84,9 @@ def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[st
     raw = Path(raw)
     rows = list_videos(resolved, raw)
     read = [row for row in rows if row.status == "ok"]
-    size = sum(sum(file.stat().st_size for file in _files_of(raw / row.path)) for row in read)
+    size = sum((raw / member).stat().st_size for row in read for member in row.members)
     reasons = Counter(row.reason or "" for row in rows if row.status != "ok")
     return BuildPlan(resolved.name, dict(sorted(Counter(row.source for row in read).items())), size, dict(sorted(reasons.items())))
-
-
-def _files_of(path: Path) -> list[Path]:
-    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
 
 
 def build(
@@ -112,77 +112,130 @@ def build(
         UserError: The recipe, RAW or OUT is not what it should be.
         Stopped: SIGINT or SIGTERM came; the same command goes on.
     """
+    with stop_signals() as stop:
+        return _build(recipe, Path(raw), Path(out).absolute(), workers, overrides, overwrite, stop)
+
+
+def _build(
+    recipe: str | Path | Recipe, raw: Path, out: Path, workers: int | None, overrides: Sequence[str], overwrite: bool, stop: StopFlag
+) -> BuildResult:
     start = time.monotonic()
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    raw, out = Path(raw), Path(out)
     workers = default_workers() if workers is None else workers
     if workers < 1:
         raise UserError("--workers", f"{workers} is no number of workers", "give 1 or more")
     _refuse_nested(raw, out)
-    _refuse_occupied(out, overwrite=overwrite)
+    _refuse_occupied(out)
     rows = list_videos(resolved, raw)
-    hashes = _hash_raw(rows, raw)
-    input_digest = sha256_text(canonical_json([resolved.digest, STEP_VERSION, _decoders(), sorted(hashes.items())]))
-    if (found := _existing(out, input_digest)) is not None:
-        return _result(out, found, unchanged=True, reused=0, seconds=time.monotonic() - start)
+    hashes, rows = _hash_raw(rows, raw)
+    input_digest = sha256_text(canonical_json([resolved.digest, STEP_VERSION, decoder_versions(), sorted(hashes.items())]))
+    found = _existing(out)
+    if found is not None and found.get("input_digest") == input_digest and _is_whole(out, found):
+        return _result(out, found, [], unchanged=True, reused=0, seconds=time.monotonic() - start)
     if out.exists() and any(out.iterdir()) and not overwrite:
-        raise UserError(
-            out, "holds a data set built from another recipe or other raw files", "give another --out, or --overwrite to replace it"
-        )
+        same = found is not None and found.get("input_digest") == input_digest
+        other = "holds a data set of another recipe, other raw files or other decoders"
+        raise UserError(out, "holds this data set, but files of it are missing or changed" if same else other, OVERWRITE)
 
     staging = out.parent / f".{out.name}.building"
-    staging.mkdir(parents=True, exist_ok=True)
-    sources = {source.name: source for source in resolved.sources}
-    results, reused = _run_steps(rows, hashes, sources, resolved, raw, staging, workers)
-    about = _write_tables(rows, results, hashes, resolved, staging, input_digest)
-    _remove_strays(staging, rows, results)
-    _put_in_place(staging, out)
-    return _result(out, about, unchanged=False, reused=reused, seconds=time.monotonic() - start)
+    with _locked(staging):
+        sources = {source.name: source for source in resolved.sources}
+        results, reused = _run_steps(rows, hashes, sources, resolved, raw, staging, workers, stop)
+        about, notes = _write_tables(rows, results, hashes, resolved, staging, input_digest)
+        _remove_strays(staging, rows, results)
+        shutil.rmtree(staging / JOURNAL, ignore_errors=True)
+        os.sync()  # before the rename says that everything is there
+        _put_in_place(staging, out)
+    return _result(out, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
+
+
+OVERWRITE = "give another --out, or --overwrite to replace it"
+CONTRACT_NAMES = {*manifest.SCHEMAS, manifest.DATASET_JSON, "images", "report.html", ".cache"}
 
 
 def _refuse_nested(raw: Path, out: Path) -> None:
-    inside, outside = out.resolve(), raw.resolve()
-    if inside == outside or outside in inside.parents:
+    target, source = out.resolve(), raw.resolve()
+    if target == source or source in target.parents:
         raise UserError(out, "lies inside the folder of raw clips", "give an --out outside of it: raw data is only ever read")
+    if target in source.parents:
+        raise UserError(out, "holds the folder of raw clips", "give an --out that does not: an old data set there would be replaced")
 
 
-def _refuse_occupied(out: Path, *, overwrite: bool) -> None:
+def _refuse_occupied(out: Path) -> None:
+    """Refuse a target that is no data set, or holds more than one: with --overwrite too, for nothing that was not made here may vanish."""
     if out.exists() and not out.is_dir():
         raise UserError(out, "is a file, not a folder", "give another --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / manifest.DATASET_JSON).is_file():
-        # Even with --overwrite: what is not a data set was not made here, and must not vanish by a mistyped path.
-        raise UserError(out, "is not empty and is not a data set", "give another --out, or empty the folder yourself")
-
-
-def _hash_raw(rows: Sequence[RawVideo], raw: Path) -> dict[str, tuple[str, int]]:
-    """Path to digest and size, of everything that lies there."""
-    with progress("hashing raw files", len(rows), "files") as advance:
-        hashes = {}
-        for row in rows:
-            if (raw / row.path).exists():
-                hashes[row.path] = raw_digest(raw / row.path)
-            advance(1)
-    return hashes
-
-
-def _existing(out: Path, input_digest: str) -> dict[str, Any] | None:
+    if not out.is_dir() or not any(out.iterdir()):
+        return
     if not (out / manifest.DATASET_JSON).is_file():
-        return None
+        raise UserError(out, "is not empty and is not a data set", "give another --out, or empty the folder yourself")
+    if foreign := sorted(path.name for path in out.iterdir() if path.name not in CONTRACT_NAMES):
+        raise UserError(out, f"holds '{foreign[0]}' beside its data set", "move it elsewhere, or give another --out")
+
+
+@contextmanager
+def _locked(staging: Path) -> Iterator[None]:
+    """The staging folder, for this build alone; the lock ends with the process, however that ends."""
+    staging.mkdir(parents=True, exist_ok=True)
+    handle = os.open(staging, os.O_RDONLY)
     try:
-        about = manifest.open_dataset(out).about
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A build that ended between our opening and our locking has renamed the folder away.
+            ours = os.path.samestat(os.fstat(handle), staging.stat())
+        except OSError:
+            ours = False
+        if not ours:
+            raise UserError(staging, "another build of this data set is running", "wait for it, or give another --out")
+        yield
+    finally:
+        os.close(handle)
+
+
+def _hash_raw(rows: Sequence[RawVideo], raw: Path) -> tuple[dict[str, tuple[str, int]], list[RawVideo]]:
+    """Path to digest and size of everything that can be read, and the rows, failed where their files cannot."""
+    hashes: dict[str, tuple[str, int]] = {}
+    result = []
+    with progress("hashing raw files", len(rows), "files") as advance:
+        for row in rows:
+            try:
+                if row.members:
+                    hashes[row.path] = raw_digest(raw, row.path, row.members)
+            except OSError as error:
+                if row.status == "ok":
+                    row = replace(row, status="failed", reason=f"cannot be read ({error.strerror})")
+            result.append(row)
+            advance(1)
+    return hashes, result
+
+
+def _existing(out: Path) -> dict[str, Any] | None:
+    """What stands at the target says of itself; None where nothing readable does."""
+    try:
+        return manifest.open_dataset(out).about if (out / manifest.DATASET_JSON).is_file() else None
     except UserError:
-        return None  # unreadable or of another schema version: not this data set, so --overwrite is asked for
-    return about if about.get("input_digest") == input_digest else None
+        return None
 
 
-def _decoders() -> dict[str, str]:
-    """Versions of what decides about pixels; they are part of a build's identity."""
-    import av
-    import cv2
-    import numpy
-    import pyarrow
+def _is_whole(out: Path, about: Mapping[str, Any]) -> bool:
+    """Whether the tables are those that were written and every image is there."""
+    if any(not (out / name).is_file() for name in manifest.SCHEMAS) or manifest.tables_digest(out) != about["digest"]:
+        return False
+    paths = manifest.read_table(out, manifest.FRAMES).column("path").to_pylist()
+    return all((out / path).is_file() for path in paths)
 
-    return {"av": av.__version__, "numpy": numpy.__version__, "opencv": cv2.__version__, "pyarrow": pyarrow.__version__}
+
+def decoder_versions() -> dict[str, str]:
+    """Versions of what decides about pixels and bytes; they are part of a build's identity."""
+    packages = ("av", "decord", "numpy", "opencv-python-headless", "pillow", "pyarrow")
+    return {name: found for name in packages if (found := _version_of(name)) is not None}
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _run_steps(
@@ -193,6 +246,7 @@ def _run_steps(
     raw: Path,
     staging: Path,
     workers: int,
+    stop: StopFlag,
 ) -> tuple[dict[str, dict[str, Any]], int]:
     """video_id to the per-video step's result, and how many came from an earlier, interrupted build."""
     results: dict[str, dict[str, Any]] = {}
@@ -201,7 +255,7 @@ def _run_steps(
         if row.status != "ok":
             results[row.video_id] = no_result(row.status, row.reason or "")
             continue
-        task = _task(row, hashes[row.path][0], sources[row.source], recipe, raw, staging)
+        task = _task(row, hashes[row.path], sources[row.source], recipe, raw, staging)
         finished = _journalled(task)
         if finished is None:
             tasks.append(task)
@@ -211,9 +265,9 @@ def _run_steps(
     if reused:
         say(f"going on with an interrupted build: {reused} clips are done, {len(tasks)} to go")
     # Long clips first, so that no worker is left with one at the end.
-    tasks.sort(key=lambda task: (-hashes[str(task.raw.relative_to(raw).as_posix())][1], task.video_id))
+    tasks.sort(key=lambda task: (-task.bytes, task.video_id))
     with (
-        _stop_signals() as stopped,
+        stop.deferred(),
         progress("reading clips", len(tasks), "clips") as advance,
         closing(run_local(process_video, tasks, workers=workers, timeout_s=recipe.read.timeout_s)) as done,
     ):
@@ -221,42 +275,21 @@ def _run_steps(
             task = tasks[position]
             results[task.video_id] = no_result("failed", outcome.reason) if isinstance(outcome, Failure) else outcome
             advance(1)
-            if stopped.is_set():
+            if stop.name is not None and len(results) < len(rows):
                 raise Stopped(f"stopped with {len(results)} of {len(rows)} files done and saved; run the same command again to go on")
     return results, reused
 
 
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    """SIGINT and SIGTERM set the event instead of killing us; outside the main thread nothing is changed."""
-    stopped = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stopped
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if stopped.is_set():
-            raise KeyboardInterrupt
-        stopped.set()
-        say("stopping after the clips in hand; once more to stop at once")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stopped
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _task(row: RawVideo, digest: str, source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:
+def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:
     settings = [section.model_dump(mode="json") for section in (source.sampling, recipe.read, recipe.hygiene, recipe.image)]
     return VideoTask(
         video_id=row.video_id,
         raw=raw / row.path,
+        bytes=content[1],
         images=staging / "images" / row.video_id,
         images_path=f"images/{row.video_id}",
         journal=staging / JOURNAL / f"{sha256_text(row.video_id)[:32]}.json",
-        key=sha256_text(canonical_json([STEP_VERSION, _decoders(), row.video_id, row.path, digest, settings])),
+        key=sha256_text(canonical_json([STEP_VERSION, decoder_versions(), row.video_id, row.path, content[0], settings])),
         sampling=source.sampling,
         read=recipe.read,
         hygiene=recipe.hygiene,
@@ -265,15 +298,17 @@ def _task(row: RawVideo, digest: str, source: Source, recipe: Recipe, raw: Path,
 
 
 def _journalled(task: VideoTask) -> dict[str, Any] | None:
-    """The finished step of an interrupted build, if its settings are still these and its images are there."""
+    """The finished step of an interrupted build, if its settings are still these and its images are what was written."""
     try:
         finished = json.loads(task.journal.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     if not isinstance(finished, dict) or finished.get("key") != task.key:
         return None
-    if any(not (task.images / Path(frame["path"]).name).is_file() for frame in finished["kept"]):
-        return None
+    for name, digest in finished["images"].items():
+        path = task.images / name
+        if not path.is_file() or sha256_file(path) != digest:
+            return None
     return finished
 
 
@@ -284,8 +319,8 @@ def _write_tables(
     recipe: Recipe,
     folder: Path,
     input_digest: str,
-) -> dict[str, Any]:
-    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json."""
+) -> tuple[dict[str, Any], list[str]]:
+    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes."""
     videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) for row in rows]
     facts = {video["video_id"]: video for video in videos}
     frames = [
@@ -295,7 +330,8 @@ def _write_tables(
         for frame in result["kept"]
     ]
     pairs, duplicate_group = exact_duplicates(videos, frames)
-    groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in pairs])
+    same_scan = [pair for pair in pairs if pair["kind"] == "file" or pair["score"] >= recipe.duplicates.join_score]
+    groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in same_scan])
     for video in videos:
         video["group_id"] = groups[video["video_id"]]
     classes = _classes(recipe, videos)
@@ -329,10 +365,21 @@ def _write_tables(
         "classes": classes,
         "counts": {"found": len(videos), **{status: statuses[status] for status in manifest.STATUSES}, "frames": len(frames)},
         "licences": dict(sorted(Counter(video["licence"] or "unknown" for video in videos if video["status"] == "ok").items())),
-        "versions": {**_decoders(), "python": platform.python_version(), "usdata": _version()},
+        "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
     }
     manifest.write_about(folder, about)
-    return manifest.open_dataset(folder).about
+    return manifest.open_dataset(folder).about, _notes(recipe, counts, folds, splits)
+
+
+def _notes(recipe: Recipe, groups: Mapping[str, object], folds: Mapping[str, int | None], splits: Mapping[str, str]) -> list[str]:
+    """What was asked for and could not be made of the groups that there are."""
+    notes = []
+    if recipe.folds.count > 1 and None in folds.values():
+        notes.append(f"no folds were made: {len(groups)} groups are too few for {recipe.folds.count}")
+    for part, share in (("val", recipe.split.val), ("test", recipe.split.test)):
+        if share and part not in splits.values():
+            notes.append(f"split '{part}' is empty: {len(groups)} groups are too few for a share of {share:g}")
+    return notes
 
 
 def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | None) -> dict[str, Any]:
@@ -396,13 +443,7 @@ def _put_in_place(staging: Path, out: Path) -> None:
     shutil.rmtree(old)
 
 
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("usdata-uscl")
-
-
-def _result(out: Path, about: Mapping[str, Any], *, unchanged: bool, reused: int, seconds: float) -> BuildResult:
+def _result(out: Path, about: Mapping[str, Any], notes: list[str], *, unchanged: bool, reused: int, seconds: float) -> BuildResult:
     videos = manifest.read_table(out, manifest.VIDEOS).select(["path", "status", "reason"]).to_pylist()
     failed = [(row["path"], row["reason"]) for row in videos if row["status"] == "failed"]
-    return BuildResult(out, about["name"], about["digest"], dict(about["counts"]), failed, unchanged, reused, seconds)
+    return BuildResult(out, about["name"], about["digest"], dict(about["counts"]), failed, notes, unchanged, reused, seconds)

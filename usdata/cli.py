@@ -109,6 +109,8 @@ def build(
         print(f"  failed: {safe_text(path)}: {safe_text(reason)}")
     if len(built.failed) > 10:
         print(f"  and {len(built.failed) - 10} more: see status and reason in {built.out}/videos.parquet")
+    for note in built.notes:
+        print(f"note: {note}")
     print(f"{counts['frames']} frames in {built.out} ({built.seconds:.1f} s); digest {built.digest[:16]}")
     print(f"next: usdata audit {built.out}")
 

@@ -84,6 +84,14 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int
         yield advance
 
 
+def _stdout_is_broken() -> bool:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    return False
+
+
 def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
     """Wrap a command so that a user's mistake prints one line and ends with the design's exit code.
 
@@ -105,12 +113,14 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             say("stopped by Ctrl-C; whatever was finished is saved: run the same command again to go on")
             raise typer.Exit(EXIT_STOPPED) from None
         except BrokenPipeError:
+            if not _stdout_is_broken():
+                raise
             # The reader of a pipe has read enough. Python would complain once more when it flushes stdout at the end.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(EXIT_DONE) from None
         except OSError as error:
             subject = error.filename if error.filename is not None else "the system"
-            say(f"error: {safe_text(str(subject))}: {error.strerror or error}; nothing half-written was left behind")
+            say(f"error: {safe_text(str(subject))}: {error.strerror or error}")
             raise typer.Exit(EXIT_OUR_FAULT) from None
 
     return wrapped

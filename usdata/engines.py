@@ -6,9 +6,11 @@ tried once more in a new worker, then given up with the reason. Results come as 
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import time
 import traceback
 from collections import deque
@@ -24,6 +26,7 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 TRIES = 2
+PR_SET_PDEATHSIG = 1  # from Linux' prctl.h
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,25 @@ def run_local(
     pool: list[_Worker[Task]] = []
     try:
         while waiting or any(worker.position is not None for worker in pool):
-            while len(pool) < min(workers, len(waiting) + sum(worker.position is not None for worker in pool)):
-                pool.append(_start(step))
-            for worker in pool:
-                if worker.position is None and waiting:
-                    worker.position = waiting.popleft()
-                    worker.deadline = time.monotonic() + timeout_s
-                    tries[worker.position] += 1
-                    worker.pipe.send(tasks[worker.position])
+            busy = sum(worker.position is not None for worker in pool)
+            started = [_start(step) for _ in range(min(workers, len(waiting) + busy) - len(pool))]
+            pool += started
+            for worker in started:
+                _await_ready(worker)
+            for worker in [worker for worker in pool if worker.position is None and waiting]:
+                position = waiting.popleft()
+                try:
+                    worker.pipe.send(tasks[position])
+                except OSError:  # it died while it was idle, which is no task's fault
+                    waiting.appendleft(position)
+                    worker.process.join()
+                    worker.pipe.close()
+                    pool.remove(worker)
+                    continue
+                worker.position, worker.deadline = position, time.monotonic() + timeout_s
+                tries[position] += 1
+            if not any(worker.position is not None for worker in pool):
+                continue
             yield from _collect(pool, waiting, tries, timeout_s)
     finally:
         for worker in pool:
@@ -147,12 +161,30 @@ def _start(step: Callable[[Task], Result]) -> _Worker[Task]:
     return _Worker(process=process, pipe=ours)
 
 
+def _await_ready(worker: _Worker[Any]) -> None:
+    """Wait until a new worker has imported what it needs; one that dies before that would die at every task alike."""
+    try:
+        worker.pipe.recv()
+    except (EOFError, ConnectionResetError):
+        worker.process.join()
+        advice = "in a script, call it below 'if __name__ == \"__main__\":' (workers import the script anew); see the lines above for more"
+        raise UserError("worker processes", f"do not start (exit {worker.process.exitcode})", advice) from None
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent is gone, so that no orphan writes beside a build that goes on."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def _work(step: Callable[[Any], Any], pipe: Connection) -> None:
     """A worker's life: tasks in, results out. Ctrl-C is the parent's to handle."""
     # Decoders print on stderr by themselves, whole paths among it. What goes wrong comes back as a value or as the worker's death.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _die_with_parent()
+    pipe.send("ready")
     while True:
         try:
             task = pipe.recv()

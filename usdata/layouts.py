@@ -8,10 +8,11 @@ excluded or failed with its reason.
 from __future__ import annotations
 
 import csv
+import io
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -32,17 +33,19 @@ class RawVideo:
     """A clip as the raw folder and the recipe tell of it, before it is decoded.
 
     Attributes:
-        video_id: `<source>/<name>`.
+        name: With the source the video_id: `<source>/<name>`.
         path: File or folder of images, relative to RAW, with forward slashes.
         keys: What it shares with clips that must stay in one group ('patient:12', 'group:ward_3').
         facts: organ, probe, view, manufacturer, licence, label, mm_per_pixel_x, mm_per_pixel_y; absent if unknown.
+        members: The files that it is made of, relative to RAW; empty where there is nothing to read.
         status: ok (to be read), excluded or failed.
         reason: Why it is not to be read.
     """
 
-    video_id: str
     source: str
     path: str
+    name: str
+    members: tuple[str, ...] = ()
     patient_id: str | None = None
     keys: tuple[str, ...] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
@@ -50,38 +53,49 @@ class RawVideo:
     status: str = "ok"
     reason: str | None = None
 
+    @property
+    def video_id(self) -> str:
+        """`<source>/<name>`."""
+        return f"{self.source}/{self.name}"
+
 
 def list_videos(recipe: Recipe, raw: Path) -> list[RawVideo]:
     """Every file or clip under RAW, sorted by video_id.
 
     Raises:
         UserError: RAW is missing or empty, a table is missing or lacks a column, a label is not in the label map, two clips would have one
-            name, or patient ids are private and there is no secret.
+            name, or ids are private and there is no secret, or one of them stands in something that would leave.
     """
     if not raw.is_dir():
         raise UserError(raw, "no such folder of raw clips", "give the folder that holds them with --raw")
-    files = sorted(_walk(raw))
-    if not files:
+    files, odd = _walk(raw)
+    if not files and not odd:
         raise UserError(raw, "the folder of raw clips is empty", "put the clips there, or give another folder with --raw")
+    kinds = _Kinds(raw, odd)
     rows: list[RawVideo] = []
     claimed: set[str] = set()
+    private = _PrivateIds()
     for source in recipe.sources:
-        root = PurePosixPath(source.root)
-        if not (raw / root).is_dir():
-            raise UserError(raw / root, f"the folder of source '{source.name}' is missing", "place it there, or change the source's 'root'")
-        found = _from_table(source, raw, files) if source.layout == "table" else _from_files(source, raw, files, claimed)
-        for row, members in found:
-            if twice := claimed.intersection(members):
-                raise RecipeError(sorted(twice)[0], "is claimed twice by the recipe's sources", "give each source its own root")
-            claimed.update(members)
+        if not (raw / source.root).is_dir():
+            raise UserError(raw / source.root, f"the folder of source '{source.name}' is missing", "place it there, or change its 'root'")
+        if source.layout == "table":
+            found = _from_table(source, raw, files, kinds, private)
+        else:
+            found = _from_files(source, [path for path in files if path not in claimed], kinds, private)
+        for row in found:
+            if twice := claimed.intersection(row.members):
+                raise RecipeError(sorted(twice)[0], "is named twice, by two rows or two sources", "name each clip once")
+            claimed.update(row.members)
             rows.append(row)
-    first = recipe.sources[0].name
     tables = {str(PurePosixPath(source.root) / source.table): source.name for source in recipe.sources if source.table}
-    for path in files:
-        if path not in claimed:
-            reason = f"the table of source '{tables[path]}'" if path in tables else _why_not_a_clip(raw / path)
-            rows.append(RawVideo(f"{first}/{_safe_name(path)}", first, path, status="excluded", reason=reason))
-    _check_unique(rows)
+    strays = []
+    for path in sorted({*files, *odd} - claimed):
+        reason = f"the table of source '{tables[path]}'" if path in tables else kinds.why_not_a_clip(path)
+        status = "failed" if path in kinds.unreadable else "excluded"
+        members = (path,) if path in files else ()
+        strays.append(RawVideo(_source_of(path, recipe), path, _safe_name(path), members=members, status=status, reason=reason))
+    rows = _named_apart(rows, strays)
+    _refuse_private(private.seen, rows, recipe)
     return sorted(rows, key=lambda row: (row.source, row.video_id))
 
 
@@ -90,14 +104,73 @@ def assign_groups(rows: Iterable[RawVideo], duplicates: Iterable[tuple[str, str]
     return group_ids({row.video_id: row.keys for row in rows}, duplicates)
 
 
-def _walk(raw: Path) -> Iterator[str]:
-    for folder, folders, names in os.walk(raw):
-        folders.sort()
-        for name in names:
-            yield (Path(folder) / name).relative_to(raw).as_posix()
+def _walk(raw: Path) -> tuple[list[str], dict[str, str]]:
+    """The regular files under a folder in order, and everything else there with the reason why it is not read."""
+    files: list[str] = []
+    odd: dict[str, str] = {}
+
+    def note(error: OSError) -> None:
+        odd[Path(error.filename).relative_to(raw).as_posix()] = f"the folder cannot be listed ({error.strerror})"
+
+    for folder, folders, names in os.walk(raw, onerror=note):
+        for name in sorted([*folders, *names]):
+            path = Path(folder) / name
+            inside = path.relative_to(raw).as_posix()
+            if name in folders:
+                if path.is_symlink():
+                    odd[inside] = "a link to a folder, which is not followed: put the folder itself under the raw folder"
+            elif path.is_file():
+                files.append(inside)
+            else:
+                odd[inside] = "a broken link" if path.is_symlink() else "neither a file nor a folder"
+    return sorted(files), odd
 
 
-def _from_table(source: Source, raw: Path, files: list[str]) -> Iterator[tuple[RawVideo, list[str]]]:
+class _Kinds:
+    """What files are by their content, each looked at once; a file that cannot be read is remembered with its reason."""
+
+    def __init__(self, raw: Path, odd: Mapping[str, str]) -> None:
+        self._raw = raw
+        self._odd = odd
+        self._known: dict[str, str] = {}
+        self.unreadable: dict[str, str] = {}
+
+    def __getitem__(self, path: str) -> str:
+        if path not in self._known:
+            try:
+                self._known[path] = identify(self._raw / path)
+            except OSError as error:
+                self._known[path] = "unreadable"
+                self.unreadable[path] = f"cannot be read ({error.strerror})"
+        return self._known[path]
+
+    def is_clip(self, path: str) -> bool:
+        """A clip, or what claims to be one: reading it will tell."""
+        kind = self[path]
+        return kind in VIDEO_KINDS or kind in STILL_KINDS or kind in KNOWN_BUT_UNREAD or kind == "empty"
+
+    def why_not_a_clip(self, path: str) -> str:
+        """The reason for a row that no source names."""
+        if path in self._odd:
+            return self._odd[path]
+        clip = self.is_clip(path)
+        return self.unreadable.get(path) or ("no source of the recipe names it" if clip else f"not ultrasound media ({self[path]})")
+
+
+def _images_in(folder: str, files: Iterable[str], kinds: _Kinds) -> tuple[str, ...]:
+    """The images that a folder clip is made of: those directly in it, hidden ones left out, as the reader takes them."""
+    inside = [path for path in files if str(PurePosixPath(path).parent) == folder and not PurePosixPath(path).name.startswith(".")]
+    return tuple(path for path in inside if kinds[path] in STILL_KINDS)
+
+
+def _source_of(path: str, recipe: Recipe) -> str:
+    """The source whose root holds a path, the deepest root first; the first source for what lies outside all."""
+    roots = [(PurePosixPath(source.root), source.name) for source in recipe.sources]
+    around = [(len(root.parts), name) for root, name in roots if PurePosixPath(path).is_relative_to(root) or str(root) == "."]
+    return max(around, key=lambda entry: entry[0])[1] if around else recipe.sources[0].name
+
+
+def _from_table(source: Source, raw: Path, files: list[str], kinds: _Kinds, private: _PrivateIds) -> Iterator[RawVideo]:
     assert source.table is not None
     table = raw / source.root / source.table
     existing = set(files)
@@ -112,11 +185,12 @@ def _from_table(source: Source, raw: Path, files: list[str]) -> Iterator[tuple[R
         facts: dict[str, str] = dict(source.constants.items())
         facts |= {key: values[column] for key, column in source.columns.items() if values[column]}
         facts["path"] = given
-        row = _row(source, path, str(PurePosixPath(given)), facts, values)
-        members = [path] if path in existing else [file for file in files if file.startswith(path + "/")]
+        row = _row(source, path, str(PurePosixPath(given)), facts, values, private)
+        members = (path,) if path in existing else _images_in(path, files, kinds)
         if not members and row.status == "ok":
-            row = replace(row, status="failed", reason=f"listed in {source.table} (line {line}), but not there")
-        yield row, members
+            what = "a folder with no image directly in it" if (raw / path).is_dir() else "not there"
+            row = replace(row, status="failed", reason=f"listed in {source.table} (line {line}), but {what}")
+        yield replace(row, members=members)
 
 
 def _read_table(source: Source, table: Path) -> list[tuple[int, dict[str, str]]]:
@@ -128,9 +202,12 @@ def _read_table(source: Source, table: Path) -> list[tuple[int, dict[str, str]]]
         ) from None
     except UnicodeDecodeError:
         raise UserError(table, "the table is not UTF-8 text", "save it as UTF-8 CSV") from None
-    reader = csv.DictReader(text.splitlines(keepends=True), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
-        columns = list(reader.fieldnames or [])
+        columns = [column.strip() for column in reader.fieldnames or []]
+        reader.fieldnames = columns
+        if doubled := [column for column, count in Counter(columns).items() if count > 1]:
+            raise UserError(table, f"has the column '{doubled[0]}' twice", "rename one of them")
         wanted = [*source.columns.values(), *source.label_columns]
         for column in wanted:
             if column not in columns:
@@ -147,35 +224,34 @@ def _read_table(source: Source, table: Path) -> list[tuple[int, dict[str, str]]]
     return rows
 
 
-def _from_files(source: Source, raw: Path, files: list[str], claimed: set[str]) -> Iterator[tuple[RawVideo, list[str]]]:
+def _from_files(source: Source, files: list[str], kinds: _Kinds, private: _PrivateIds) -> Iterator[RawVideo]:
     prefix = "" if source.root == "." else str(PurePosixPath(source.root)) + "/"
-    below = [path for path in files if path.startswith(prefix) and path not in claimed]
-    clips: dict[str, list[str]] = defaultdict(list)
-    for path in below:
-        kind = identify(raw / path)
-        if source.unit == "file" and (kind in VIDEO_KINDS or kind in STILL_KINDS or kind in KNOWN_BUT_UNREAD or kind == "empty"):
-            clips[path].append(path)
-        elif source.unit == "folder" and kind in STILL_KINDS:
-            clips[str(PurePosixPath(path).parent)].append(path)
-    for path, members in sorted(clips.items()):
+    below = [path for path in files if path.startswith(prefix)]
+    if source.unit == "file":
+        clips: dict[str, tuple[str, ...]] = {path: (path,) for path in below if kinds.is_clip(path)}
+    else:
+        folders = sorted({str(PurePosixPath(path).parent) for path in below})
+        clips = {folder: images for folder in folders if (images := _images_in(folder, below, kinds))}
+    for path, members in clips.items():
         inside = path.removeprefix(prefix)
+        if path in (".", prefix.rstrip("/")):
+            inside = source.name  # the images lie in the source's own folder
         match = re.search(source.pattern, inside) if source.pattern else None
-        found = {key: value for key, value in match.groupdict().items() if value} if match else {}
         facts: dict[str, str] = dict(source.constants.items())
-        facts |= found
-        row = _row(source, path, inside, facts, facts)
+        facts |= {key: value for key, value in match.groupdict().items() if value} if match else {}
+        row = replace(_row(source, path, inside, facts, facts, private), members=members)
         if source.pattern and match is None and row.status == "ok":
             row = replace(row, status="excluded", reason="its path does not match the source's pattern")
-        yield row, members
+        yield row
 
 
-def _row(source: Source, path: str, inside: str, facts: Mapping[str, str], values: Mapping[str, str]) -> RawVideo:
+def _row(source: Source, path: str, inside: str, facts: Mapping[str, str], values: Mapping[str, str], private: _PrivateIds) -> RawVideo:
     """One clip's row: facts checked and renamed, private ids replaced, exclusion rules applied."""
     name = facts.get("name") or (PurePosixPath(inside).name if source.names == "stem" else inside)
     patient, group = facts.get("patient"), facts.get("group")
     if source.patient_ids == "pseudonym":
-        patient = _private(patient, path, source, "patient")
-        group = _private(group, path, source, "group")
+        patient = private.replaced(patient, source, "patient")
+        group = private.replaced(group, source, "group")
     label = facts.get("label")
     if label is not None and source.label_map is not None:
         if label not in source.label_map:
@@ -191,9 +267,9 @@ def _row(source: Source, path: str, inside: str, facts: Mapping[str, str], value
         if key in known:
             _check_spacing(known[key], key, path)
     row = RawVideo(
-        video_id=f"{source.name}/{_safe_name(name)}",
         source=source.name,
         path=path,
+        name=_safe_name(name),
         patient_id=patient,
         keys=tuple(f"{kind}:{value}" for kind, value in (("patient", patient), ("group", group)) if value),
         facts=known,
@@ -214,14 +290,44 @@ def _row(source: Source, path: str, inside: str, facts: Mapping[str, str], value
 VIDEO_FACTS = ("path", "name", "patient", "group", *PUBLIC_FACTS, "mm_per_pixel_x", "mm_per_pixel_y")
 
 
-def _private(identifier: str | None, path: str, source: Source, kind: str) -> str | None:
-    if identifier is None:
-        return None
-    # A pseudonym protects nobody while the path beside it in the manifest spells the identifier out.
-    if len(identifier) > 2 and identifier.casefold() in path.casefold():
-        advice = "rename the files, or set 'patient_ids: public' if these ids may be published"
-        raise UserError(path, f"the path holds the {kind}'s private id", advice)
-    return pseudonym(identifier, secret=read_secret(), name_space=f"{source.name}/{kind}")
+class _PrivateIds:
+    """Private identifiers met in tables and paths: each is replaced by its pseudonym and remembered, so that it is found where it leaks."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self._secret: bytes | None = None
+
+    def replaced(self, identifier: str | None, source: Source, kind: str) -> str | None:
+        """The pseudonym of an identifier; null stays null."""
+        if identifier is None:
+            return None
+        if self._secret is None:
+            self._secret = read_secret()
+        self.seen.add(identifier)
+        return pseudonym(identifier, secret=self._secret, name_space=f"{source.name}/{kind}")
+
+
+def _refuse_private(private: set[str], rows: Iterable[RawVideo], recipe: Recipe) -> None:
+    """Refuse when a private id stands in anything that leaves: a pseudonym protects nobody beside the id itself.
+
+    An id of three characters and more counts anywhere in a path, name, label or fact; a shorter one, which occurs by chance, only in
+    paths and names and only between characters that are no letters or digits.
+    """
+    if not private:
+        return
+    longer = [re.escape(identifier) for identifier in private if len(identifier) > 2]
+    shorter = [rf"(?<![^\W_]){re.escape(identifier)}(?![^\W_])" for identifier in private if len(identifier) <= 2]
+    anywhere = re.compile("|".join(sorted(longer)), re.IGNORECASE) if longer else None
+    in_paths = re.compile("|".join(sorted([*longer, *shorter])), re.IGNORECASE)
+    advice = "rename it or leave it out, or set 'patient_ids: public' if these ids may be published"
+    for row in rows:
+        if in_paths.search(row.path) or in_paths.search(row.name):
+            raise UserError(row.path, "the path or name holds a private id of the table", advice)
+        leaving = [*row.labels, *row.facts.values()]
+        if anywhere is not None and (found := next((text for text in leaving if anywhere.search(text)), None)):
+            raise UserError(row.path, f"'{found.split('=')[0]}' holds a private id of the table", advice)
+    if anywhere is not None and anywhere.search(recipe.model_dump_json()):
+        raise UserError(recipe.name, "the recipe holds a private id, which dataset.json would show", "exclude clips by another column")
 
 
 def _check_spacing(text: str, key: str, path: str) -> None:
@@ -244,19 +350,21 @@ def _safe_name(name: str) -> str:
     return safe
 
 
-def _why_not_a_clip(path: Path) -> str:
-    kind = identify(path)
-    if kind in VIDEO_KINDS or kind in STILL_KINDS or kind in KNOWN_BUT_UNREAD:
-        return "no source of the recipe names it"
-    return f"not ultrasound media ({kind})"
+def _named_apart(rows: Sequence[RawVideo], strays: Sequence[RawVideo]) -> list[RawVideo]:
+    """All rows with names that stay apart also where upper and lower case are one.
 
-
-def _check_unique(rows: Iterable[RawVideo]) -> None:
-    by_id: dict[str, list[str]] = defaultdict(list)
+    A clip's name is the recipe's to choose, so two equal ones are an error; what no source names gives way.
+    """
+    taken: dict[str, RawVideo] = {}
+    result = []
     for row in rows:
-        by_id[row.video_id.casefold()].append(row.path)
-    for video_id, paths in sorted(by_id.items()):
-        if len(paths) > 1:
-            raise RecipeError(
-                paths[1], f"would have the same video_id ('{video_id}') as {paths[0]}", "set 'names: path' for the source, or rename one"
-            )
+        if (other := taken.get(row.video_id)) is not None:
+            advice = "set 'names: path' for the source" if row.path != other.path else "name each clip once"
+            raise RecipeError(row.path, f"would have the same video_id ('{row.video_id}') as {other.path}", advice)
+        taken[row.video_id] = row
+    of_rows = Counter(row.video_id.casefold() for row in rows)
+    of_all = of_rows + Counter(row.video_id.casefold() for row in strays)
+    for row, count in [(row, of_rows) for row in rows] + [(row, of_all) for row in strays]:
+        apart = count[row.video_id.casefold()] == 1
+        result.append(row if apart else replace(row, name=f"{row.name}-{sha256_text(row.path)[:8]}"))
+    return result

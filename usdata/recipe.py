@@ -126,6 +126,13 @@ class Image(_Section):
     """Shrink so that the longer side has at most this many pixels; null keeps the source's size."""
 
 
+class Duplicates(_Section):
+    """When clips that share frames count as the same scan."""
+
+    join_score: float = Field(default=0.5, gt=0, le=1)
+    """Share of the shorter clip's kept frames that must stand, pixel for pixel, in the other for the two to join one group."""
+
+
 class Folds(_Section):
     """Cross-validation folds by group, stratified by label."""
 
@@ -159,15 +166,20 @@ class Recipe(_Section):
     """The data set's name."""
     description: str = ""
     """One line for people."""
-    base: str | None = None
-    """Another recipe (by name or path) whose keys hold where this one says nothing."""
     sources: list[Source] = Field(min_length=1)
     """Where the clips lie; at least one."""
     read: Reading = Reading()
+    """How files are decoded."""
     hygiene: Hygiene = Hygiene()
+    """What counts as a repeat or as blank."""
     image: Image = Image()
+    """How frames are stored."""
+    duplicates: Duplicates = Duplicates()
+    """When clips join one group."""
     folds: Folds = Folds()
+    """Cross-validation folds."""
     split: Split = Split()
+    """Train, validation and test parts."""
     classes: list[str] | None = None
     """Order of the labels for label_index; null: the labels found, sorted."""
 
@@ -213,13 +225,19 @@ def _load_values(recipe: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise RecipeError(path, "its 'base' leads back to itself", "remove one 'base' of the circle")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(path, f"cannot be read ({error.strerror})", "check the file's permissions") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(path, f"is no readable YAML ({' '.join(str(error).split())})", "mend the file") from None
     if not isinstance(values, dict):
         raise RecipeError(path, "holds no recipe", "start from a shipped one, such as 'manifests/phantom.yaml'")
-    if isinstance(values.get("base"), str):
-        return _merged(_load_values(values["base"], (*seen, path)), values)
-    return values
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise RecipeError(path, "'base' is no name or path of a recipe", "name one, such as 'base: pocus-lung'")
+    beside = path.parent / base
+    return _merged(_load_values(beside if beside.is_file() else base, (*seen, path)), values)
 
 
 def _find(recipe: str | Path) -> Path:
@@ -304,8 +322,11 @@ def _validated(values: dict[str, Any], subject: str) -> Recipe:
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
     """The first validation error as (reason, advice); an unknown key comes with the nearest known one."""
-    first = next((e for e in error.errors() if e["type"] == "extra_forbidden"), error.errors()[0])
+    first = next((e for e in error.errors() if e["type"] == "extra_forbidden" or e["loc"][-1:] == ("[key]",)), error.errors()[0])
     place = ".".join(str(part) for part in first["loc"]) or "the recipe"
+    if first["type"] == "literal_error" and first["loc"][-1:] == ("[key]",):
+        wrong = str(first["loc"][-2])
+        return f"unknown key '{'.'.join(str(part) for part in first['loc'][:-1])}'", nearest(wrong, VideoField.__args__)  # type: ignore[attr-defined]
     if first["type"] == "extra_forbidden":
         known = _keys_at(model, first["loc"][:-1])
         return f"unknown key '{place}'", nearest(str(first["loc"][-1]), known)

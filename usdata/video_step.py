@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -44,6 +44,7 @@ class VideoTask:
         images: Where the clip's images go: SET/images/<source>/<video>.
         images_path: The same, relative to the data set.
         journal: The file that records the finished step.
+        bytes: Size of the raw clip: long ones are started first.
         key: Digest of the raw bytes' identity and of every setting below: a journal of the same key need not be done again.
     """
 
@@ -53,6 +54,7 @@ class VideoTask:
     images_path: str
     journal: Path
     key: str
+    bytes: int
     sampling: SamplingRule
     read: Reading
     hygiene: Hygiene
@@ -78,13 +80,12 @@ class _Look:
     still: bool = False
 
 
-def raw_digest(path: Path) -> tuple[str, int]:
-    """The sha256 and the size of a raw file; of a folder: over its files' names and digests in order, and their sum."""
-    if path.is_file():
-        return sha256_file(path), path.stat().st_size
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    listing = "".join(f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n" for file in files)
-    return sha256_text(listing), sum(file.stat().st_size for file in files)
+def raw_digest(raw: Path, path: str, members: Sequence[str]) -> tuple[str, int]:
+    """The sha256 and the size of a raw file; of a folder of images: over their names and digests in order, and the sum of their sizes."""
+    if tuple(members) == (path,):
+        return sha256_file(raw / path), (raw / path).stat().st_size
+    listing = "".join(f"{Path(member).name} {sha256_file(raw / member)}\n" for member in sorted(members))
+    return sha256_text(listing), sum((raw / member).stat().st_size for member in members)
 
 
 def process_video(task: VideoTask) -> dict[str, Any]:
@@ -101,6 +102,9 @@ def process_video(task: VideoTask) -> dict[str, Any]:
             result = _read(task, staging)
         except ReadError as error:
             result = {"status": "failed", "reason": _without_subject(error), "video": _no_facts(), "kept": [], "excluded": []}
+        result["images"] = {path.name: sha256_file(path) for path in sorted(staging.iterdir())}
+        # The old journal goes first: killed between here and the new one, the step is simply done again.
+        task.journal.unlink(missing_ok=True)
         shutil.rmtree(task.images, ignore_errors=True)
         if result["kept"]:
             staging.chmod(0o755)

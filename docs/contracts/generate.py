@@ -40,7 +40,7 @@ RECIPE = """\
 
 One YAML file says what to build. `usdata build NAME|FILE` takes a shipped recipe's name (`manifests/`) or a file; `--set a.b=c` changes a
 key (`--set sources.0.sampling.hz=5`). An unknown key is refused with the nearest right one. `base: other` takes another recipe's keys
-where this one says nothing; sources are matched by name.
+where this one says nothing (a shipped name, or a path beside the recipe); sources are matched by name.
 """
 
 

@@ -1,5 +1,6 @@
 """The process pool: results complete, a killed or hanging step costs its task alone, our own faults are raised."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -62,3 +63,15 @@ def test_closing_ends_the_workers() -> None:
     start = time.monotonic()
     running.close()
     assert time.monotonic() - start < 10
+
+
+def test_a_worker_that_dies_while_idle_costs_nothing() -> None:
+    """The first worker is killed between two results; its next task goes to a new one."""
+    tasks = [(f"task {number}", "") for number in range(4)]
+    running = run_local(act, tasks, workers=1, timeout_s=60)
+    results = dict([next(running)])
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
+    results |= dict(running)
+    assert results == {number: f"did task {number}" for number in range(4)}

@@ -1,5 +1,6 @@
 """Layouts: every file under RAW has one row, facts come from where the recipe says, private ids never stay."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,7 @@ def test_private_ids_become_pseudonyms_and_are_refused_without_a_secret(raw: Pat
     assert len(rows["a.mkv"].patient_id or "") == 20
     assert not any("icu" in key for row in rows.values() for key in row.keys)
     (raw / "labels.csv").write_text("file,who,ward,finding,organ\na.mkv,a.mkv,,x,lung\n")
-    with pytest.raises(UserError, match="path holds the patient's private id"):
+    with pytest.raises(UserError, match="path or name holds a private id"):
         list_videos(recipe, raw)
 
 
@@ -114,7 +115,7 @@ def test_private_ids_become_pseudonyms_and_are_refused_without_a_secret(raw: Pat
         ("file,who,ward,finding\n,1,,x\n", "line 2 has no path"),
         ("file,who,ward,finding\na.mkv,1\n", "line 2 does not have 4 values"),
         ("file,who,ward,finding\n../up.mkv,1,,x\n", "outside the raw folder"),
-        ("file,who,ward,finding\na.mkv,1,,x\na.mkv,2,,x\n", "claimed twice"),
+        ("file,who,ward,finding\na.mkv,1,,x\na.mkv,2,,x\n", "named twice"),
         ('file,who,ward,finding\n"a.mkv,1,,x\n', "no CSV"),
     ],
 )
@@ -146,3 +147,91 @@ def test_missing_and_empty_raw_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="is empty"):
         list_videos(recipe_of(layout="files"), tmp_path / "empty")
+
+
+def test_links_pipes_and_what_a_folder_clip_leaves_over_have_rows(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_video(raw / "a.mkv", speckle_frames(2), codec="ffv1")
+    write_video(tmp_path / "elsewhere" / "b.mkv", speckle_frames(2, seed=1), codec="ffv1")
+    (raw / "linked").symlink_to(tmp_path / "elsewhere")
+    (raw / "linked.mkv").symlink_to(tmp_path / "elsewhere" / "b.mkv")
+    (raw / "broken.mkv").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(raw / "pipe")
+    rows = by_path(list_videos(recipe_of(layout="files"), raw))
+    assert {path: row.status for path, row in rows.items()} == {
+        "a.mkv": "ok",
+        "linked.mkv": "ok",
+        "linked": "excluded",
+        "broken.mkv": "excluded",
+        "pipe": "excluded",
+    }
+    assert rows["broken.mkv"].reason == "a broken link"
+
+    for name in ("frames/1.png", "frames/2.png", "frames/.hidden.png", "frames/deeper/9.png"):
+        write_png(raw / name, speckle_frames(1)[0])
+    write_video(raw / "frames" / "clip.mkv", speckle_frames(2, seed=2), codec="ffv1")
+    (raw / "labels.csv").write_text("file,who,ward,finding\nframes,1,,x\n")
+    rows = by_path(list_videos(recipe_of(**TABLE), raw))
+    assert rows["frames"].members == ("frames/1.png", "frames/2.png")
+    assert {"frames/clip.mkv", "frames/deeper/9.png", "frames/.hidden.png"} <= rows.keys()
+
+
+def test_images_in_the_raw_folder_itself_are_a_clip(tmp_path: Path) -> None:
+    for name in ("1.png", "2.png"):
+        write_png(tmp_path / name, speckle_frames(1)[0])
+    (row,) = list_videos(recipe_of(layout="files", unit="folder"), tmp_path)
+    assert (row.video_id, row.path, row.members) == ("s/s", ".", ("1.png", "2.png"))
+
+
+def test_a_stray_never_refuses_a_build_and_belongs_to_the_source_around_it(tmp_path: Path) -> None:
+    write_video(tmp_path / "sub" / "clip.mkv", speckle_frames(2), codec="ffv1")
+    write_video(tmp_path / "clip.mkv", speckle_frames(2, seed=1), codec="ffv1")
+    (tmp_path / "labels.csv").write_text("file,who,ward,finding\nsub/clip.mkv,1,,x\n")
+    rows = by_path(list_videos(recipe_of(**TABLE, names="stem"), tmp_path))
+    assert rows["sub/clip.mkv"].video_id == "s/clip_mkv"
+    assert rows["clip.mkv"].video_id.startswith("s/clip_mkv-")
+    for folder in ("one", "two"):
+        write_video(tmp_path / folder / "x.mkv", speckle_frames(2), codec="ffv1")
+    (tmp_path / "two" / "notes.txt").write_text("notes")
+    sources = [Source.model_validate({"name": name, "layout": "files", "root": name}) for name in ("one", "two")]
+    rows = by_path(list_videos(Recipe(name="t", sources=sources), tmp_path))
+    assert rows["two/notes.txt"].source == "two"
+
+
+def test_names_that_differ_in_case_alone_stay_apart(tmp_path: Path) -> None:
+    for index, name in enumerate(["clip.mkv", "Clip.mkv"]):
+        write_video(tmp_path / name, speckle_frames(2, seed=index), codec="ffv1")
+    rows = list_videos(recipe_of(layout="files"), tmp_path)
+    assert len({row.video_id.casefold() for row in rows}) == 2
+
+
+@pytest.mark.parametrize(
+    ("table", "changes"),
+    [
+        ("file,who,ward,finding,nick\nx.mkv,MRN-774411,,x,MRN-774411-first\n", {"columns": {**TABLE["columns"], "name": "nick"}}),
+        ("file,who,ward,finding,nick\nx.mkv,MRN-774411,,x,mrn-774411\n", {"label_columns": ["nick"]}),
+        ("file,who,ward,finding,nick\nx.mkv,MRN-774411,,x,y\n", {"exclude": [{"where": {"nick": "MRN-774411"}, "reason": "r"}]}),
+        ("file,who,ward,finding,nick\nx.mkv,stray,,x,y\n", {}),
+        ("file,who,ward,finding,nick\nx.mkv,7,,x,y\nscan_7.mkv,8,,x,y\n", {}),
+    ],
+)  # fmt: skip
+def test_a_private_id_is_found_wherever_it_would_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, changes: dict[str, object]
+) -> None:
+    monkeypatch.setenv("USDATA_SECRET", "0123456789abcdef0123")
+    for name in ("x.mkv", "scan_7.mkv"):
+        write_video(tmp_path / name, speckle_frames(2), codec="ffv1")
+    (tmp_path / "report_of_STRAY.txt").write_text("a letter")
+    (tmp_path / "labels.csv").write_text(table)
+    with pytest.raises(UserError, match="private id"):
+        list_videos(recipe_of(**TABLE | changes, patient_ids="pseudonym"), tmp_path)
+
+
+def test_odd_characters_in_a_table_are_read_and_doubled_columns_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", speckle_frames(2), codec="ffv1")
+    (tmp_path / "labels.csv").write_text('file, who,ward,finding\na.mkv,"1",,"two\nlines\u0085"\n', encoding="utf-8")
+    rows = by_path(list_videos(recipe_of(**TABLE), tmp_path))
+    assert rows["a.mkv"].facts["label"] == "two\nlines"
+    (tmp_path / "labels.csv").write_text("file,who,ward,finding,finding\na.mkv,1,,x,y\n")
+    with pytest.raises(UserError, match="column 'finding' twice"):
+        list_videos(recipe_of(**TABLE), tmp_path)

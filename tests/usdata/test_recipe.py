@@ -26,6 +26,12 @@ def test_the_recipes_that_the_readme_names_are_shipped() -> None:
     assert {"phantom", "pocus-lung", "pocus-convex", "covid-blues"} <= shipped_recipes().keys()
 
 
+def test_a_misspelt_fact_is_named_with_the_nearest(tmp_path: Path) -> None:
+    for wrong, key in (("columns: {path: p, patinet: q}, table: t.csv", "patient"), ("layout: files, constants: {orgn: lung}", "organ")):
+        with pytest.raises(RecipeError, match=f"unknown key .*did you mean '{key}'"):
+            load_recipe(write(tmp_path, f"name: mine\nsources:\n  - {{name: mine, {wrong}}}\n"))
+
+
 @pytest.mark.parametrize(
     ("text", "key", "advice"),
     [
@@ -94,6 +100,17 @@ def test_a_base_is_merged_by_source_name_and_a_circle_is_refused(tmp_path: Path)
     circle = write(tmp_path, f"name: mine\nbase: {tmp_path / 'recipe.yaml'}\n")
     with pytest.raises(RecipeError, match="circle"):
         load_recipe(circle)
+
+
+def test_a_base_is_found_beside_its_recipe_and_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "base.yaml").write_text(MINIMAL)
+        (tmp_path / folder / "recipe.yaml").write_text("base: base.yaml\nfolds: {count: 2}\n")
+    monkeypatch.chdir("/")
+    one, two = (load_recipe(tmp_path / folder / "recipe.yaml") for folder in ("one", "two"))
+    assert one.digest == two.digest
+    assert str(tmp_path) not in one.model_dump_json()
 
 
 def test_the_digest_follows_what_the_recipe_means_and_not_how_it_is_written(tmp_path: Path) -> None:

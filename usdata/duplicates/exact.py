@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+# A picture that stands in more clips than this is a title card or a test pattern and says nothing of a scan.
+MOST_CLIPS_OF_A_SCAN = 20
+
 
 def exact_duplicates(
     videos: Iterable[Mapping[str, Any]], frames: Sequence[Mapping[str, Any]]
@@ -32,10 +35,13 @@ def exact_duplicates(
     duplicate_group: dict[str, str] = {}
     shared: dict[tuple[str, str], tuple[set[int], set[int]]] = defaultdict(lambda: (set(), set()))
     for equal in by_pixels.values():
-        if len({frame["video_id"] for frame in equal}) < 2:
+        clips = {frame["video_id"] for frame in equal}
+        if len(clips) < 2:
             continue
         first = min(frame["frame_id"] for frame in equal)
         duplicate_group |= {frame["frame_id"]: first for frame in equal}
+        if len(clips) > MOST_CLIPS_OF_A_SCAN:
+            continue
         for frame_a, frame_b in combinations(equal, 2):
             if frame_a["video_id"] != frame_b["video_id"]:
                 indices = shared[frame_a["video_id"], frame_b["video_id"]]
@@ -48,7 +54,7 @@ def exact_duplicates(
 
     by_file: dict[str, list[str]] = defaultdict(list)
     for video in videos:
-        if video["sha256"] is not None and video["status"] != "failed":
+        if video["sha256"] is not None and video["status"] == "ok":
             by_file[video["sha256"]].append(video["video_id"])
     for same in by_file.values():
         for a, b in combinations(sorted(same), 2):
