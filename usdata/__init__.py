@@ -1,6 +1,6 @@
 """Curate ultrasound video: raw clips in; de-duplicated frames, Parquet manifests and an audit out.
 
-One function a command, under the command's name: `usdata.build(...)`, `usdata.audit(...)`, `usdata.phantoms(...)`; and `usdata.load(SET)`
+One function a command, under the command's name: `usdata.build(...)`, `usdata.audit(...)`, `usdata.phantom(...)`; and `usdata.load(SET)`
 opens a data set. Each is imported when it is first used, so `import usdata` costs nothing.
 """
 

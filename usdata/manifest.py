@@ -61,7 +61,7 @@ VIDEOS_SCHEMA = _schema(
     ("time_base?", pa.string(), "seconds per tick as a fraction 'n/d'; a frame's exact time is pts x time_base"),
     ("frames_declared?", pa.int64(), "what the container claims; null if it claims nothing"),
     ("frames_decoded", pa.int64(), "what decoded"),
-    ("frames_unique", pa.int64(), "decoded frames that are no near-repeat of the one before"),
+    ("frames_unique", pa.int64(), "decoded frames that are neither damaged nor blank nor near-repeats of the last unique one"),
     ("decode_errors", pa.int64(), "packets or frames that the decoder refused"),
     ("duration_s?", pa.float64(), "last timestamp minus first, plus one frame; null without timestamps"),
     ("organ?", pa.string(), "as the source says"),

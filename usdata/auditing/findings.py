@@ -20,8 +20,6 @@ from usdata.auditing.statistics import Tables
 CONFOUNDED_V = 0.5
 SHORTCUT_POINTS = 0.10
 SHORTCUT_P_VALUE = 0.05
-NEAR_REPEAT_SHARE = 0.30
-SHORT_FRAMES = 8
 STILL_KINDS = {"png", "jpeg", "jpg", "bmp", "tiff", "tif", "webp", "pgm", "ppm", "jpeg2000"}
 
 
@@ -106,13 +104,13 @@ def _near_repeats(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     excluded = tables.dataset.excluded
     repeats_of = excluded.loc[excluded["reason"] == "near_repeat", "video_id"].value_counts()
     for clip in records(tables.kept):
-        repeats = int(repeats_of.get(clip.video_id, 0))
-        if repeats > NEAR_REPEAT_SHARE * clip.frames_decoded and "frozen" not in clip.flags:
+        if "near_repeats" in clip.flags and "frozen" not in clip.flags:
+            repeats = int(repeats_of.get(clip.video_id, 0))
             rows.append(f"{clip.video_id}: {repeats} of {clip.frames_decoded} frames repeat an earlier one")
     if not rows:
         return None
     clips_have = count(len(rows), "clip has", "clips have")
-    message = f"{clips_have} more than {NEAR_REPEAT_SHARE:.0%} near-repeated frames: the frame rate was raised after recording."
+    message = f"{clips_have} many near-repeated frames: the frame rate was raised after recording."
     return Finding("near-repeats", "note", message, tuple(rows), "Measure time with fps_effective, not with fps.")
 
 
@@ -127,25 +125,13 @@ def _blank_frames(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
 
 
 def _short_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
-    rows = [
-        f"{clip.video_id}: {count(int(clip.frames_unique), 'unique frame')}"
-        for clip in records(tables.kept)
-        if clip.frames_unique < SHORT_FRAMES and _is_video(clip)
-    ]
+    rows = [f"{clip.video_id}: {count(int(clip.frames_unique), 'unique frame')}" for clip in records(tables.kept) if "short" in clip.flags]
     if not rows:
         return None
-    message = f"{count(len(rows), 'clip has', 'clips have')} fewer than {SHORT_FRAMES} unique frames."
+    message = f"{count(len(rows), 'clip has', 'clips have')} few unique frames."
     return Finding(
         "short-clips", "note", message, tuple(rows), "Check that they are whole; pairs of views from them are nearly the same picture."
     )
-
-
-def _is_video(clip: Any) -> bool:
-    """A clip with a video codec; a picture file, a folder of them, or a single-frame DICOM has none."""
-    if not isinstance(clip.codec, str) or clip.codec.lower() in STILL_KINDS:
-        return False
-    container = clip.container.lower() if isinstance(clip.container, str) else ""
-    return container not in STILL_KINDS and not (container == "dicom" and clip.frames_decoded == 1)
 
 
 def _unlabelled(tables: Tables, statistics: dict[str, Any]) -> Finding | None:

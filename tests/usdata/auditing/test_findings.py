@@ -96,6 +96,7 @@ def raise_the_rate(planted: Planted) -> None:
     rows = [row for row in planted.excluded if row["video_id"] == "clinic/v06"]
     for row in rows[:4]:
         row["reason"] = "near_repeat"
+    planted.set_video(6, flags=["near_repeats"])
 
 
 def blank(planted: Planted) -> None:
@@ -105,9 +106,8 @@ def blank(planted: Planted) -> None:
 
 
 def shorten(planted: Planted) -> None:
-    planted.set_video(4, frames_unique=7)
+    planted.set_video(4, frames_unique=7, flags=["short"])
     planted.set_video(5, frames_unique=8)
-    planted.set_video(6, frames_unique=1, codec="png", container="png")
 
 
 def unlabel(planted: Planted) -> None:
@@ -200,7 +200,6 @@ CASES: list[tuple[Callable[[Planted], None], str, str, tuple[str, ...]]] = [
 COMPANIONS = {
     "conflicting-labels": {"duplicate-clips"},
     "leakage-duplicates": {"duplicate-clips"},
-    "frozen-clips": {"short-clips"},
 }
 
 
