@@ -1,6 +1,6 @@
 """Contrastive pretraining on ultrasound video, and evaluation that holds.
 
-One function a command, under the command's name: `uscl.pretrain(...)`, `uscl.evaluation(...)`. Each is imported when it is first used.
+One function a command, under the command's name: `uscl.pretrain(...)`, `uscl.evaluate(...)`. Each is imported when it is first used.
 """
 
 from __future__ import annotations

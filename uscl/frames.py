@@ -92,10 +92,12 @@ def read_gray(path: Path) -> np.ndarray:
     try:
         data = np.fromfile(path, dtype=np.uint8)
     except OSError as error:
-        raise DataSetError(path, f"this image of the data set cannot be read ({error.strerror})", "see 'usdata validate SET'") from None
+        raise DataSetError(
+            path, f"this image of the data set cannot be read ({error.strerror})", "build the set again with 'usdata build'"
+        ) from None
     pixels = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION) if data.size else None
     if pixels is None:
-        raise DataSetError(path, "this image of the data set is damaged", "see 'usdata validate SET'")
+        raise DataSetError(path, "this image of the data set is damaged", "build the set again with 'usdata build'")
     return cast("np.ndarray", pixels)
 
 

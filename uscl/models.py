@@ -6,6 +6,7 @@ strictly. Weights come from a seed, from a finished run, or from a safetensors f
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,8 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
 
     Returns:
         The backbone in evaluation mode, and its provenance: `kind` (random, imagenet, run, file), `backbone`, `seed` (random), `sha256` of
-        the file, and what the file says of itself: `image_size`, `dataset_digest`, `dataset_name`, `splits`, `recipe`, `steps`.
+        the file, and what the file says of itself: `image_size`, `dataset_digest`, `dataset_name`, `splits`, `recipe`, `steps`, and
+        `clips`, the sha256 of the raw clips that it was trained on.
         Unknown is None.
 
     Raises:
@@ -123,6 +125,7 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
         "sha256": None,
         "image_size": None,
         "dataset_digest": None,
+        "clips": None,
         "dataset_name": None,
         "splits": None,
         "recipe": None,
@@ -142,6 +145,7 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
     provenance |= {"kind": kind, "backbone": name, "sha256": sha256_file(path)}
     provenance |= {"image_size": int(size) if size else None, "steps": int(steps) if steps else None}
     provenance |= {key: metadata.get(key) for key in ("dataset_digest", "dataset_name", "splits", "recipe")}
+    provenance["clips"] = json.loads(metadata["clips"]) if "clips" in metadata else None
     return backbone.eval(), provenance
 
 

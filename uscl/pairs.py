@@ -16,6 +16,10 @@ from uscl.draws import Stream, beta, permutation, uniform
 from usdata.errors import DataSetError, UserError
 from usdata.manifest import DataSet
 
+# What an epoch may leave out before its settings are refused, and how many epochs are looked at where they differ.
+_MOST_LEFT_OUT = 0.1
+_EPOCHS_LOOKED_AT = 10
+
 
 @dataclass(frozen=True)
 class VideoIndex:
@@ -100,6 +104,33 @@ def batches(seed: int, epoch: int, index: VideoIndex, batch_size: int, distinct_
     order = permutation(seed, epoch, len(index))
     filled = _fill_distinct(order, index.groups, batch_size) if distinct_groups else _fill(order, batch_size)
     return [batch for batch in filled if len(batch) >= 2] or filled[:1]
+
+
+def check_batches(seed: int, index: VideoIndex, batch_size: int, distinct_groups: bool = False) -> None:
+    """Refuse settings under which much of the set would hardly be trained on; a set of one video is legal.
+
+    Raises:
+        UserError: Batches of one video have no negatives, or batches of a single video, which are left out, hold more than a tenth of the
+            videos.
+    """
+    if len(index) < 2:
+        return
+    if batch_size < 2:
+        raise UserError("batch_size", f"is {batch_size}, and a batch of one video has no negatives", "use --set batch_size=2 or more")
+    # Without the rule on groups every epoch leaves out as many; with it the number changes a little from epoch to epoch.
+    epochs = range(_EPOCHS_LOOKED_AT if distinct_groups else 1)
+    used = np.mean(
+        [sum(len(batch) for batch in batches(seed, epoch, index, batch_size, distinct_groups) if len(batch) > 1) for epoch in epochs]
+    )
+    left_out = len(index) - float(used)
+    if left_out <= _MOST_LEFT_OUT * len(index):
+        return
+    told = f"leaves out {left_out:.3g} of {len(index)} videos an epoch, because they end up in batches of their own, without negatives"
+    if distinct_groups:
+        reason = f"is true, and {told}: the set's {len(set(index.groups.tolist()))} groups are too few or too unequal"
+        raise UserError("pairs.distinct_groups", reason, "use --set pairs.distinct_groups=false --set pairs.exclude_same_group=true")
+    fitting = next(size for size in range(batch_size + 1, len(index) + 1) if len(index) % size != 1)
+    raise UserError("batch_size", f"is {batch_size}, and {told}", f"use --set batch_size={fitting}")
 
 
 def _fill(order: np.ndarray, batch_size: int) -> list[np.ndarray]:

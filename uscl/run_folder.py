@@ -82,9 +82,17 @@ def _agree(out: Path, config: Config) -> None:
 
 
 def _only_a_run(out: Path) -> None:
+    if not any((out / name).is_file() for name in (CONFIG, RUN)):
+        raise UserError(out, f"is not empty and is no run (it holds no {CONFIG}), so nothing was deleted", "give another --out")
     strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _PARTS)
     if strange:
         raise UserError(out, f"holds something that is no part of a run ({strange[0]}), so nothing was deleted", "give another --out")
+    for folder, known in ((CHECKPOINTS, ("last", "best", "step-")), (EXPORT, ("backbone.safetensors", "README.md"))):
+        for entry in sorted((out / folder).iterdir()) if (out / folder).is_dir() else ():
+            if not entry.name.lstrip(".").startswith(known):
+                raise UserError(
+                    out, f"holds something that is no part of a run ({folder}/{entry.name}), so nothing was deleted", "give another --out"
+                )
 
 
 def clear(out: Path) -> None:
@@ -98,15 +106,23 @@ def clear(out: Path) -> None:
 def write_start(out: Path, config: Config, environment: dict[str, Any], facts: list[str]) -> None:
     """Write what is known before the first step; the facts go into log.txt."""
     out.mkdir(parents=True, exist_ok=True)
+    # The configuration first: a run that is killed right after it can be resumed and overwritten.
+    write_text(out / CONFIG, config_yaml(config))
     with (out / LOG).open("a", encoding="utf-8") as file:
         file.writelines(f"{fact}\n" for fact in facts)
-    write_text(out / CONFIG, config_yaml(config))
     write_json(out / ENVIRONMENT, environment)
 
 
 def write_run(out: Path, **facts: Any) -> None:
     """Write run.json."""
     write_json(out / RUN, {"run_version": RUN_VERSION, **facts})
+
+
+def read_run(out: Path) -> dict[str, Any]:
+    """run.json; empty where it is missing."""
+    path = out / RUN
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found if isinstance(found, dict) else {}
 
 
 def append_metrics(out: Path, line: dict[str, Any]) -> None:
@@ -130,9 +146,10 @@ def forget_after(out: Path, step: int) -> None:
     write_text(out / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
 
-def log(out: Path, text: str) -> None:
-    """Say a line, and keep it in log.txt."""
-    say(text)
+def log(out: Path, text: str, *, aloud: bool = True) -> None:
+    """Keep a line in log.txt, and say it."""
+    if aloud:
+        say(text)
     with (out / LOG).open("a", encoding="utf-8") as file:
         file.write(text + "\n")
 

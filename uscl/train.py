@@ -26,12 +26,12 @@ from uscl.feed import Batch, Feed
 from uscl.frames import open_store
 from uscl.methods import make_method
 from uscl.models import Backbone, load_backbone
-from uscl.pairs import VideoIndex, batches, index_videos
-from uscl.signals import StopFlag, stop_signals
-from usdata.console import progress, say
+from uscl.pairs import VideoIndex, batches, check_batches, index_videos
+from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
 from usdata.errors import Stopped, UserError
-from usdata.files import write_json
+from usdata.files import canonical_json, write_json
 from usdata.manifest import DataSet, open_dataset
+from usdata.signals import StopFlag, stop_signals
 
 # Untrained networks give every frame nearly the same features, so a collapse is not announced before the network has had this many steps.
 _COLLAPSE_NOT_BEFORE_STEP = 200
@@ -87,6 +87,7 @@ def pretrain(
     config = load_config(recipe, overrides)
     data = open_dataset(dataset)
     index = index_videos(data, config.pairs.splits)
+    check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
     device, why_device = _device(config)
     precision, why_precision = _precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
@@ -100,11 +101,11 @@ def pretrain(
     if dry_run:
         return PretrainResult(out, steps, config.epochs, 0.0, {})
 
-    with stop_signals() as stop:
+    with stop_signals("run the same command again with --resume") as stop:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
         store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
         method, backbone = make_method(config, classes)
-        initial = _initialise(backbone, init_from, config) if found is None else None
+        initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         method.to(device)
         if precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -131,9 +132,10 @@ def pretrain(
         feed = Feed(store, index, config, device)
         position = _train(run, feed, position, steps)
 
-    metrics = (run_folder.read_metrics(out) or [{}])[-1]
-    exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem))
-    run.write("finished", position, exported)
+        metrics = (run_folder.read_metrics(out) or [{}])[-1]
+        clips = sorted({*_clips(data, index), *initial.get("clips", ())})
+        exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem, clips))
+        run.write("finished", position, exported)
     if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
         run_folder.log(out, f"warning: the network has {sentence}")
     run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
@@ -172,6 +174,7 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
     meter = _Meter()
     finite = torch.ones((), dtype=torch.bool, device=run.device)
     warned = False
+    said = time.monotonic()
     with progress("pretraining", steps, "steps") as advance, run.stop.deferred():
         advance(position.step)
         waiting = time.monotonic()
@@ -208,6 +211,9 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             if log_due:
                 line = _metrics_line(position, batch, outcome, rate, norm, meter)
                 run_folder.append_metrics(run.out, line)
+                now = time.monotonic()
+                run_folder.log(run.out, _plain_line(line), aloud=over or now - said >= PLAIN_LINE_INTERVAL_S)
+                said = now if now - said >= PLAIN_LINE_INTERVAL_S else said
                 sentence = collapse_sentence(line, run.backbone.width)
                 if sentence and not warned and position.step >= _COLLAPSE_NOT_BEFORE_STEP and not over:
                     warned = True
@@ -224,6 +230,15 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
                 raise Stopped(f"{where}, and everything is saved in {run.out}: run the same command again with --resume")
             waiting = time.monotonic()
     return position
+
+
+def _plain_line(line: dict[str, Any]) -> str:
+    """A line of metrics.jsonl for people: is it learning, or has it collapsed?"""
+    return (
+        f"step {line['step']}, epoch {line['epoch']}: loss {line['loss']:.3f}, contrast {line['contrast']:.3f} "
+        f"(collapsed {line['collapsed_loss']:.3f}), similarity of positives {line['positive_similarity']:.2f}, "
+        f"of negatives {line['negative_similarity']:.2f}, spread {line['feature_spread']:.4f}"
+    )
 
 
 def learning_rate(config: Config, epoch: float) -> float:
@@ -287,7 +302,7 @@ def _fail(run: _Run, position: Position, batch: Batch, outcome: dict[str, Any]) 
 def _device(config: Config) -> tuple[torch.device, str]:
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
-        raise UserError("device", "is cuda, and this torch finds no GPU", "use --set device=auto, or see 'uscl bench'")
+        raise UserError("device", "is cuda, and this torch finds no GPU", "use --set device=auto")
     if config.device == "cpu":
         return torch.device("cpu"), "as configured"
     if not available:
@@ -330,10 +345,24 @@ def _initialise(backbone: Backbone, init_from: str | Path | None, config: Config
     if loaded.name != config.backbone:
         raise UserError(init_from, f"is a {loaded.name}, and the run's backbone is {config.backbone}", f"--set backbone={loaded.name}")
     backbone.load_state_dict(loaded.state_dict())
-    return {key: provenance[key] for key in ("kind", "sha256", "dataset_digest", "dataset_name")}
+    return {key: provenance[key] for key in ("kind", "sha256", "dataset_digest", "dataset_name", "clips")}
 
 
-def _export_facts(config: Config, data: DataSet, steps: int, recipe: str) -> dict[str, Any]:
+def _initialised(out: Path, init_from: str | Path | None) -> dict[str, Any]:
+    """What a resumed run started from, as its run.json says."""
+    initial: dict[str, Any] = run_folder.read_run(out).get("initial_weights") or {}
+    if init_from is not None and load_backbone(init_from)[1]["sha256"] != initial.get("sha256"):
+        raise UserError("--init-from", "differs from what this run started from", "leave it out to resume, or start anew in another --out")
+    return initial
+
+
+def _clips(data: DataSet, index: VideoIndex) -> list[str]:
+    """The sha256 of the raw files of the videos that are trained on."""
+    digests = data.videos.set_index("video_id")["sha256"].loc[list(index.video_ids)]
+    return [str(digest) for digest in digests.dropna()]
+
+
+def _export_facts(config: Config, data: DataSet, steps: int, recipe: str, clips: list[str]) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "method": config.method,
@@ -343,6 +372,7 @@ def _export_facts(config: Config, data: DataSet, steps: int, recipe: str) -> dic
         "dataset_name": data.name,
         "dataset_digest": data.digest,
         "splits": ", ".join(config.pairs.splits),
+        "clips": canonical_json(clips),
         "config_digest": config.digest,
         "uscl_version": run_folder.uscl_version(),
     }

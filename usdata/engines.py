@@ -81,7 +81,9 @@ def run_local(
             pool += started
             for worker in started:
                 _await_ready(worker)
-            for worker in [worker for worker in pool if worker.position is None and waiting]:
+            for worker in [worker for worker in pool if worker.position is None]:
+                if not waiting:
+                    break
                 position = waiting.popleft()
                 try:
                     worker.pipe.send(tasks[position])

@@ -1,7 +1,7 @@
 """Stopping by signal: while work is under way a signal sets a flag that the work looks at; otherwise it stops the program at once.
 
 `with stop_signals() as stop:` goes around everything, `with stop.deferred():` around what must come to a good end first. `stop.name` is the
-signal's name once there was one.
+signal's name once there was one. `uscl` uses it too.
 """
 
 from __future__ import annotations

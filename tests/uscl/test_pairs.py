@@ -14,7 +14,7 @@ from scipy import stats
 
 from tests.uscl.tiny_set import write_set
 from uscl import config
-from uscl.pairs import PairDrawer, VideoIndex, batches, index_videos
+from uscl.pairs import PairDrawer, VideoIndex, batches, check_batches, index_videos
 from usdata.errors import DataSetError, UserError
 from usdata.manifest import open_dataset
 
@@ -161,3 +161,29 @@ def test_distinct_groups_fill_batches_where_the_groups_allow_it() -> None:
     made = batches(0, 0, index, 8, True)
     assert sum(len(batch) for batch in made) >= 63
     assert len(made) <= 10
+
+
+@pytest.mark.parametrize(
+    ("videos", "groups", "batch_size", "distinct", "message"),
+    [
+        (2, None, 1, False, "batch_size: is 1, .*no negatives"),
+        (3, None, 2, False, r"batch_size: is 2, and leaves out 1 of 3 videos.*batch_size=3"),
+        (9, None, 8, False, r"leaves out 1 of 9 .*batch_size=9"),
+        (6, [0] * 6, 4, True, r"pairs\.distinct_groups: is true, and leaves out 6 of 6 videos.*1 groups.*distinct_groups=false"),
+        (8, [0] * 6 + [1, 2], 4, True, r"pairs\.distinct_groups: is true, and leaves out"),
+    ],
+)
+def test_settings_that_would_train_on_few_of_the_videos_are_refused(
+    videos: int, groups: list[int] | None, batch_size: int, distinct: bool, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        check_batches(0, make_index([1] * videos, groups), batch_size, distinct)
+
+
+@pytest.mark.parametrize(
+    ("videos", "groups", "distinct"), [(1, None, False), (1, None, True), (10, None, False), (11, None, False), (12, list(range(12)), True)]
+)
+def test_settings_that_train_on_nearly_all_videos_are_accepted(videos: int, groups: list[int] | None, distinct: bool) -> None:
+    check_batches(0, make_index([1] * videos, groups), 1 if videos == 1 else 5, distinct)
+    used = sum(len(batch) for batch in batches(0, 0, make_index([1] * videos, groups), 5, distinct))
+    assert used >= 0.9 * videos

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from uscl.methods import make_method
 from uscl.models import load_backbone
 from uscl.torchvision_compat import torchvision
 from uscl.train import learning_rate, pretrain
+from usdata import manifest
 from usdata.errors import EXIT_STOPPED, Stopped, UserError
 from usdata.files import sha256_file
 from usdata.manifest import open_dataset
@@ -219,9 +221,37 @@ def test_resume_names_each_key_that_differs(dataset: Path, undisturbed: Path, tm
     (tmp_path / "strange" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is no run"):
         pretrain(dataset, out=tmp_path / "strange", overrides=SETTINGS, resume=True)
-    with pytest.raises(UserError, match=r"thesis\.tex.*nothing was deleted"):
+    with pytest.raises(UserError, match=r"is no run.*nothing was deleted"):
         pretrain(dataset, out=tmp_path / "strange", overrides=SETTINGS, overwrite=True)
+    # A real run beside which, or inside which, something else lies.
+    for place in ("thesis.tex", "checkpoints/thesis.tex"):
+        mixed = tmp_path / place.replace("/", "-")
+        shutil.copytree(undisturbed, mixed)
+        (mixed / place).write_text("years of work")
+        with pytest.raises(UserError, match=r"thesis\.tex.*nothing was deleted"):
+            pretrain(dataset, out=mixed, overrides=SETTINGS, overwrite=True)
+        assert (mixed / place).exists()
     assert (tmp_path / "strange" / "thesis.tex").exists()
+
+
+def test_the_export_says_which_clips_were_seen_and_a_resume_keeps_what_it_started_from(tmp_path: Path) -> None:
+    small = ["image_size=32", "batch_size=4", "epochs=1", "labels.weight=0"]
+    one = write_set(tmp_path / "one", frames_per_video=(3,) * 6)
+    two = write_set(tmp_path / "two", frames_per_video=(4,) * 6)
+    for folder, digits in ((one, "a"), (two, "b")):
+        videos = manifest.read_table(folder, manifest.VIDEOS).to_pylist()
+        for number, video in enumerate(videos):
+            video["sha256"] = f"{digits}{number}"
+        manifest.write_table(folder, manifest.VIDEOS, manifest.table_from_rows(manifest.VIDEOS, videos), recipe_digest="tiny")
+        manifest.write_about(folder, {"name": "tiny", "classes": ["a", "b"]})
+    pretrain(one, out=tmp_path / "run1", overrides=small)
+    pretrain(two, out=tmp_path / "run2", overrides=small, init_from=tmp_path / "run1")
+    seen = [f"{digits}{number}" for digits in "ab" for number in range(6)]
+    assert load_backbone(tmp_path / "run2")[1]["clips"] == seen
+    pretrain(two, out=tmp_path / "run2", overrides=small, resume=True)
+    assert load_backbone(tmp_path / "run2")[1]["clips"] == seen
+    with pytest.raises(UserError, match="--init-from"):
+        pretrain(two, out=tmp_path / "run2", overrides=small, resume=True, init_from=tmp_path / "run2")
 
 
 def test_a_folder_in_use_needs_a_word(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
@@ -294,6 +324,16 @@ def test_odd_sets_train_to_finite_losses(tmp_path: Path, frames: list[int], labe
     assert ("cross_entropy" in lines[0]) == any(label is not None for label in labels)
     if len(frames) == 1:
         assert all(line["contrast"] == 0 for line in lines)
+
+
+def test_batches_without_negatives_are_refused_before_anything_is_written(dataset: Path, tmp_path: Path) -> None:
+    for override, key in (("batch_size=1", "batch_size"), ("batch_size=5", "batch_size")):
+        with pytest.raises(UserError, match=f"^{key}: is "):
+            pretrain(dataset, out=tmp_path / "run", overrides=[*SETTINGS, override])
+    one_group = write_set(tmp_path / "set", groups=["p"] * 6)
+    with pytest.raises(UserError, match=r"^pairs\.distinct_groups"):
+        pretrain(one_group, out=tmp_path / "run", overrides=[*SETTINGS, "pairs.distinct_groups=true"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_run(dataset: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The shipped recipes on the real clips that they are for: every file accounted for, byte-identical twice. Slow: run with `make test-slow`."""
+"""The shipped recipes on their real clips: every file accounted for, byte-identical twice. Slow: run with `make test-slow`."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ from usdata.manifest import DataSet, open_dataset
 Kind = Literal["linear", "finetune", "knn"]
 TrainedLayers = Literal["last-block", "all"]
 DEFAULT_IMAGE_SIZE = 224
-RANDOM = "random"
+RANDOM, IMAGENET = "random", "imagenet"
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,18 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
 
 
 def _names(weights: Sequence[str]) -> list[str]:
-    """How each of the weights is called in results: the word itself, or the last part of its path where that is unambiguous."""
-    short = [Path(word).resolve().name if Path(word).exists() else word for word in weights]
-    return [word if short.count(name) > 1 else name for word, name in zip(weights, short, strict=True)]
+    """How each of the weights is called in results: the word itself, or the shortest end of its path that no other one has."""
+    parts = {word: Path(word).resolve().parts[1:] for word in weights if word not in (RANDOM, IMAGENET) and Path(word).exists()}
+    names = []
+    for word in weights:
+        own = parts.get(word, (word,))
+        others = [parts.get(other, (other,)) for other in weights if other != word]
+        if own in others:
+            raise UserError("--weights", f"names the same weights twice ({word})", "name each once")
+        # A word that is no path, and a path that is the end of another one, are called by all they have.
+        length = next((size for size in range(1, len(own)) if all(own[-size:] != other[-size:] for other in others)), len(own))
+        names.append("/".join(own[-length:]))
+    return names
 
 
 def _provenance(word: str) -> dict[str, Any]:

@@ -178,7 +178,7 @@ def refuse_leakage(frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd
         raise UserError(
             subject,
             "refused, because these stand both in training and in test: " + "; ".join(faults),
-            f"make folds that keep them together with --folds {DEFAULT_FOLDS}, or split the set anew with 'usdata split'",
+            f"make folds that keep them together with --folds {DEFAULT_FOLDS}, or build the set anew with this version",
         )
 
 

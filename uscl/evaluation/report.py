@@ -218,6 +218,11 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
     for level in ("frame", "video"):
         table.add_row(Text("majority class" if level == "frame" else "", style="dim"), level, percent(majority[level]), chance, "", "")
     console.print(table)
+    for entry in summary["weights"]:
+        spreads = {level: entry["levels"][level]["over_folds"]["balanced_accuracy"] for level in ("frame", "video")}
+        told = ", ".join(f"{percent(s['mean'])} +- {percent(s['std'])} by {level}" for level, s in spreads.items())
+        console.print(Text(safe_text(f"{_called(entry['name'])}: balanced accuracy over {spreads['frame']['count']} folds {told}")))
+    console.print()
     _print_confusion(summary, console)
     for note in summary["notes"]:
         console.print(Text(safe_text(f"note: {note}")))

@@ -97,7 +97,11 @@ def leakage_groups(tables: Tables, statistics: dict[str, Any]) -> Finding | None
     single = rows[1:] == []
     message = f"{' and '.join(counts)} {'stands' if single else 'stand'} in more than one split or fold."
     return Finding(
-        "leakage-groups", "error", message, tuple(rows), "Make the splits anew with 'usdata split': any score on them is too good."
+        "leakage-groups",
+        "error",
+        message,
+        tuple(rows),
+        "Build the set anew, so that folds and splits follow its groups: any score on these is too good.",
     )
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from tests.uscl.evaluation.texture_set import video_name, write_texture_set
-from uscl.evaluation import EvaluationResult, evaluate
+from uscl.evaluation import EvaluationResult, _names, evaluate
 from uscl.evaluation.features import layer3_activations, pooled_features
 from uscl.evaluation.finetune import flip_and_crop
 from uscl.evaluation.report import answer, print_evaluation
@@ -217,6 +217,23 @@ def test_errors(textures: Path, tmp_path: Path) -> None:
     evaluate("knn", textures, weights=["random"], out=out, image_size=SIZE, overwrite=True)
     assert (out / "mine.txt").read_text() == "keep"
     assert (out / "evaluation.json").is_file()
+
+
+def test_weights_of_equal_file_names_are_called_by_the_end_of_their_paths(textures: Path, other_weights: Path, tmp_path: Path) -> None:
+    words = []
+    for name in ("x/a/w.safetensors", "x/b/w.safetensors", "y/a/w.safetensors", "z/random"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(other_weights.read_bytes())
+        words.append(str(tmp_path / name))
+    assert _names([words[0], words[1], "random"]) == ["a/w.safetensors", "b/w.safetensors", "random"]
+    assert _names(words) == ["x/a/w.safetensors", "b/w.safetensors", "y/a/w.safetensors", "random"]
+    assert _names(["random", words[3]]) == ["random", "z/random"]
+    with pytest.raises(UserError, match="the same weights twice"):
+        _names([words[0], str(tmp_path / "x" / ".." / "x" / "a" / "w.safetensors")])
+    found = evaluate("knn", textures, weights=words[:2], out=tmp_path / "out", image_size=SIZE)
+    assert [entry["name"] for entry in found.summary["weights"]] == ["a/w.safetensors", "b/w.safetensors"]
+    assert str(tmp_path) not in (found.folder / "report.html").read_text() + (found.folder / "evaluation.json").read_text()
+    assert str(tmp_path) not in "".join(found.predictions["weights"])
 
 
 class Loads(HTMLParser):

@@ -1,0 +1,105 @@
+"""USCL's loss and gradients against the formula written out by hand, and the feed's fields against direct recomputation."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.uscl.tiny_set import write_set
+from uscl.augment import draw_augmentations
+from uscl.config import load_config
+from uscl.feed import Feed
+from uscl.frames import open_store
+from uscl.methods import make_method
+from uscl.pairs import PairDrawer, index_videos
+from usdata.manifest import open_dataset
+
+
+def by_hand(z: torch.Tensor, o: torch.Tensor, labels: list[int], temperature: float, weight: float) -> torch.Tensor:
+    """USCL.md's loss with loops: rows 0..N-1 of z and o are view a, rows N..2N-1 view b."""
+    count = len(z) // 2
+    z = z / z.norm(dim=1, keepdim=True)
+    total = z.new_zeros(())
+    for i in range(2 * count):
+        others = [torch.exp(z[i] @ z[k] / temperature) for k in range(2 * count) if k != i]
+        total = total - (z[i] @ z[(i + count) % (2 * count)] / temperature - torch.log(torch.stack(others).sum()))
+    loss = total / (2 * count)
+    known = [i for i, label in enumerate(labels) if label >= 0]
+    for view in range(2):
+        for i in known:
+            row = o[view * count + i]
+            loss = loss - weight * (row[labels[i]] - torch.logsumexp(row, 0)) / len(known)
+    return loss
+
+
+@pytest.mark.parametrize("classifier_on", ["features", "projections"])
+@pytest.mark.parametrize("labels", [[0, 2, -1, 1], [-1, -1, -1, -1]])
+def test_loss_and_gradients_are_those_of_the_formula(classifier_on: str, labels: list[int]) -> None:
+    config = load_config("uscl", [f"labels.classifier_on={classifier_on}", "image_size=32", "temperature=0.3", "labels.weight=0.7"])
+    torch.manual_seed(3)
+    method, backbone = make_method(config, 3)
+    method.double().eval()  # BatchNorm with fixed statistics, so that the two forwards below see the same network
+    view_a, view_b = torch.randn(2, 4, 1, 32, 32, dtype=torch.float64)
+    ours = method(view_a, view_b, torch.tensor(labels))["loss"]
+    parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(ours, parameters, allow_unused=True)
+
+    features = torch.cat([backbone(view_a), backbone(view_b)])
+    z = method.projector(features)
+    o = method.classifier(features if classifier_on == "features" else z)
+    expected = by_hand(z, o, labels, 0.3, 0.7)
+    assert ours.item() == pytest.approx(expected.item(), abs=1e-10)
+    for parameter, one, two in zip(
+        parameters, gradients, torch.autograd.grad(expected, parameters, allow_unused=True, materialize_grads=True), strict=True
+    ):
+        torch.testing.assert_close(torch.zeros_like(parameter) if one is None else one, two, atol=1e-9, rtol=1e-7)
+
+
+def test_a_collapsed_network_costs_the_logarithm() -> None:
+    z = torch.ones(10, 4, dtype=torch.float64)
+    assert by_hand(z, z, [-1] * 5, 0.5, 0.0).item() == pytest.approx(math.log(9))
+
+
+def test_what_the_feed_makes_belongs_to_its_videos(tmp_path: Path) -> None:
+    groups = ["p0", "p0", "p1", "p1", "p2", "p2", "p3"]
+    data = open_dataset(write_set(tmp_path / "set", frames_per_video=(5, 1, 4, 2, 6, 3, 4), labels=("a", "b", None), groups=groups))
+    config = load_config("uscl", ["batch_size=4", "image_size=16", "pairs.exclude_same_group=true", "seed=11"])
+    index = index_videos(data)
+    store = open_store(data, size=16)
+    feed = Feed(store, index, config, torch.device("cpu"))
+    made = list(feed(0, 0))[:4]
+    frames = data.frames
+    for batch in made:
+        assert len(set(batch.videos.tolist())) == len(batch.videos)
+        assert batch.same_group is not None
+        for place, video in enumerate(batch.videos):
+            own = frames[frames.video_id == index.video_ids[video]]
+            label = own.label_index.iloc[0]
+            assert batch.labels[place].item() == (-1 if np.isnan(label) else label)
+            stored = store.pixels[own.index.to_numpy()]
+            for frame in batch.frames[place].numpy():
+                assert any(np.array_equal(frame, pixels) for pixels in stored)
+            alone = PairDrawer(index, config.pairs)(config.seed, batch.epoch, np.array([video]))
+            np.testing.assert_allclose(batch.coefficients[place].numpy(), alone.coefficients[0], rtol=1e-6)
+            np.testing.assert_array_equal(batch.frames[place].numpy(), store.pixels[alone.frame_rows[0]])
+            for other, neighbour in enumerate(batch.videos):
+                assert batch.same_group[place, other].item() == (groups[video] == groups[neighbour])
+        expected = draw_augmentations(config.augment, seed=11, epoch=batch.epoch, videos=batch.videos, views=2, store_size=16)
+        for name, values in vars(expected).items():
+            torch.testing.assert_close(getattr(batch.augmentations, name), values)
+
+
+def test_mixing_facts_of_the_published_preset() -> None:
+    """view_a - view_b = c (x1 - x3) with one coefficient for both, and P(c < 0.1) = 0.2048 for Beta(0.5, 0.5)."""
+    generator = np.random.default_rng(0)
+    x1, anchor, x3 = generator.normal(size=(3, 8, 8))
+    c = 0.3
+    np.testing.assert_allclose((c * x1 + (1 - c) * anchor) - (c * x3 + (1 - c) * anchor), c * (x1 - x3))
+    from uscl.draws import beta, uniform
+
+    drawn = beta(uniform(5, stream=1, epoch=0, item=np.arange(40_000), draws=1), 0.5, 0.5)
+    assert (drawn < 0.1).mean() == pytest.approx(0.2048, abs=0.006)
