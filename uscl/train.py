@@ -226,7 +226,7 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             if stopping:
                 run.write("stopped", position)
                 where = f"stopped by {run.stop.name} after step {position.step}"
-                run_folder.log(run.out, where)
+                run_folder.log(run.out, where, aloud=False)  # the error below says it
                 raise Stopped(f"{where}, and everything is saved in {run.out}: run the same command again with --resume")
             waiting = time.monotonic()
     return position

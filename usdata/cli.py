@@ -103,16 +103,16 @@ def build(
         return
     counts = built.counts
     if built.unchanged:
-        print(f"{built.out} holds this data set already: nothing to do")
+        print(f"{out} holds this data set already: nothing to do")
     print(f"{built.name}: {counts['found']} files found = {counts['ok']} kept + {counts['excluded']} excluded + {counts['failed']} failed")
     for path, reason in built.failed[:10]:
         print(f"  failed: {safe_text(path)}: {safe_text(reason)}")
     if len(built.failed) > 10:
-        print(f"  and {len(built.failed) - 10} more: see status and reason in {built.out}/videos.parquet")
+        print(f"  and {len(built.failed) - 10} more: see status and reason in {out}/videos.parquet")
     for note in built.notes:
         print(f"note: {note}")
-    print(f"{counts['frames']} frames in {built.out} ({built.seconds:.1f} s); digest {built.digest[:16]}")
-    print(f"next: usdata audit {built.out}")
+    print(f"{counts['frames']} frames in {out} ({built.seconds:.1f} s); digest {built.digest[:16]}")
+    print(f"next: usdata audit {out}")
 
 
 @app.command()
