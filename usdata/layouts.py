@@ -116,6 +116,13 @@ def _walk(raw: Path) -> tuple[list[str], dict[str, str]]:
         for name in sorted([*folders, *names]):
             path = Path(folder) / name
             inside = path.relative_to(raw).as_posix()
+            try:
+                inside.encode("utf-8")
+            except UnicodeEncodeError:
+                # No text column can hold such a name, so the row says where it is as nearly as text can.
+                odd[os.fsencode(inside).decode("utf-8", "replace")] = "its name is not UTF-8: rename it"
+                folders[:] = [folder for folder in folders if folder != name]
+                continue
             if name in folders:
                 if path.is_symlink():
                     odd[inside] = "a link to a folder, which is not followed: put the folder itself under the raw folder"

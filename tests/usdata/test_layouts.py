@@ -235,3 +235,12 @@ def test_odd_characters_in_a_table_are_read_and_doubled_columns_refused(tmp_path
     (tmp_path / "labels.csv").write_text("file,who,ward,finding,finding\na.mkv,1,,x,y\n")
     with pytest.raises(UserError, match="column 'finding' twice"):
         list_videos(recipe_of(**TABLE), tmp_path)
+
+
+def test_a_name_that_is_not_utf8_is_a_row_and_not_a_crash(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.mkv", speckle_frames(2), codec="ffv1")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/notes\xe9.txt"))).write_text("x")
+    os.mkdir(os.fsencode(tmp_path) + b"/ward\xe9")
+    rows = by_path(list_videos(recipe_of(layout="files"), tmp_path))
+    assert {path: row.status for path, row in rows.items()} == {"a.mkv": "ok", "notes\ufffd.txt": "excluded", "ward\ufffd": "excluded"}
+    assert rows["notes\ufffd.txt"].reason == "its name is not UTF-8: rename it"
