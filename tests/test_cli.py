@@ -48,6 +48,7 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "another set there": (["usdata", "build", "phantom", "--raw", raw, "--out", data, "--set", "folds.count=2"], "--overwrite"),
         "phantom into a full folder": (["usdata", "phantom", folder / "thesis"], "not empty"),
         "audit of no set": (["usdata", "audit", folder / "thesis"], "is not a data set"),
+        "a gate that would never shut": (["usdata", "audit", data, "--fail-on", "eror"], "did you mean 'error'?"),
         "audit of nothing": (["usdata", "audit", folder / "gone"], "no such data set"),
         "pretraining without a set": (["uscl", "pretrain", folder / "thesis", "--out", folder / "x"], "is not a data set"),
         "misspelt training key": (["uscl", "pretrain", data, "--out", folder / "x", "--set", "augmnt.blur=1"], "augment"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from usdata.console import one_line_errors, safe_text, say
-from usdata.errors import EXIT_FINDINGS, UserError
+from usdata.errors import EXIT_FINDINGS
 
 app = typer.Typer(
     name="usdata",
@@ -130,10 +130,11 @@ def audit(
     usdata audit demo/set
     usdata audit demo/set --json --fail-on error
     """
-    from usdata.auditing import LEVELS, print_audit
+    from usdata.auditing import LEVELS, check_fail_on, print_audit
     from usdata.auditing import audit as auditing
 
-    known = {*LEVELS}
+    if fail_on is not None:
+        check_fail_on(fail_on)
     result = auditing(dataset)
     if as_json:
         _print_json(result.to_json())
@@ -141,7 +142,7 @@ def audit(
         print_audit(result)
     if fail_on is None:
         return
-    if fail_on in known:
+    if fail_on in LEVELS:
         hit = any(LEVELS.index(finding.level) >= LEVELS.index(fail_on) for finding in result.findings)
     else:
         hit = any(finding.id == fail_on or finding.id.startswith(f"{fail_on}-") for finding in result.findings)
@@ -152,6 +153,3 @@ def audit(
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
-
-
-__all__ = ["UserError", "app"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from usdata.auditing.finding import LEVELS, Finding
+from usdata.auditing.finding import LEVELS, Finding, check_fail_on
 from usdata.auditing.findings import find
 from usdata.auditing.report import render
 from usdata.auditing.statistics import prepare, statistics
@@ -20,7 +20,7 @@ from usdata.manifest import open_dataset
 
 REPORT_HTML = "report.html"
 
-__all__ = ["LEVELS", "REPORT_HTML", "AuditResult", "Finding", "audit", "print_audit"]
+__all__ = ["LEVELS", "REPORT_HTML", "AuditResult", "Finding", "audit", "check_fail_on", "print_audit"]
 
 
 @dataclass(frozen=True)

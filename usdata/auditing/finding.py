@@ -8,7 +8,29 @@ from typing import Any
 
 import pandas as pd
 
+from usdata.errors import UserError, nearest
+
 LEVELS = ("note", "warning", "error")
+FINDING_IDS = (
+    "blank-frames",
+    "conflicting-labels",
+    "damaged-clips",
+    "duplicate-clips",
+    "failed-clips",
+    "frozen-clips",
+    "leakage-duplicates",
+    "leakage-groups",
+    "licence-mix",
+    "missing-images",
+    "near-repeats",
+    "short-clips",
+    "shortcut",
+    "single-source-label",
+    "too-few-groups",
+    "unaccounted-frames",
+    "unknown-patients",
+    "unlabelled",
+)
 
 
 @dataclass(frozen=True)
@@ -29,9 +51,24 @@ class Finding:
     rows: tuple[str, ...]
     advice: str
 
+    def __post_init__(self) -> None:
+        if self.id not in FINDING_IDS or self.level not in LEVELS:
+            raise ValueError(f"'{self.id}' ({self.level}) is no finding: scripts know them by FINDING_IDS")
+
     def to_json(self) -> dict[str, Any]:
         """The finding as plain values."""
         return asdict(self) | {"rows": list(self.rows)}
+
+
+def check_fail_on(word: str) -> None:
+    """Refuse a word that names no level, no finding, and no family of findings ('leakage'): a gate that never shuts is worse than none.
+
+    Raises:
+        UserError: It names nothing.
+    """
+    families = {name.split("-")[0] for name in FINDING_IDS}
+    if word not in {*LEVELS, *FINDING_IDS, *families}:
+        raise UserError(f"--fail-on {word}", "is no level and no finding", nearest(word, [*LEVELS, *FINDING_IDS]))
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
