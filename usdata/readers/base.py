@@ -1,20 +1,23 @@
 """What every reader gives: a `Clip`, passed through once, forward, frame by frame.
 
 In: a file or a folder of images. Out: `ClipInfo` (what the container claims) and `Frame`s (what really decoded).
-Guarantees: frames are uint8, C-contiguous and all of one size; the index counts decoded frames; damage is counted in `decode_errors`
-and skipped, never raised; no reader seeks.
+Guarantees, which one parametrised suite holds every reader to: frames are uint8, C-contiguous, full range and all of one size, as a person
+would see them (rotated, inverted, windowed and flipped as the file says); the index counts decoded frames; times are ticks of a rational
+time base, or null; damage is counted in `decode_errors` and skipped, never raised; memory does not grow with the clip's length; no video
+reader seeks; what cannot be read is a `ReadError` with its reason, whatever the library below raised.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
@@ -40,12 +43,39 @@ class Frame:
         pts: Presentation time in ticks of `ClipInfo.time_base`, as in the stream; None where the source has no time.
         pixels: uint8, C-contiguous, full range 0..255; (height, width) gray, or (height, width, 3) RGB.
         damaged: The decoder had lost data before this frame and no clean key frame since: the pixels may be concealed garbage.
+        invalid: The source itself says that this frame is not valid (a tracked sequence's frame status).
     """
 
     index: int
     pts: int | None
     pixels: np.ndarray
     damaged: bool = False
+    invalid: bool = False
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the picture that the source describes (DICOM PS3.3 C.8.5.5, an ultrasound region).
+
+    Attributes:
+        x: Left edge in pixels.
+        y: Upper edge in pixels.
+        width: Pixels.
+        height: Pixels.
+        kind: What is drawn in it: "2d" (B-mode, with or without colour), "m_mode", "spectral", "waveform", "graphics", "other" or "none".
+        data: What the pixels measure: "tissue", "colour_flow", "pw_doppler", "cw_doppler", "ecg", ..., "other" or "none".
+        mm_per_pixel_x: Spacing along a row in mm; None where the axis is none of space (time, velocity) or not given.
+        mm_per_pixel_y: Spacing along a column in mm, likewise.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    kind: str
+    data: str
+    mm_per_pixel_x: float | None = None
+    mm_per_pixel_y: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,7 +91,15 @@ class ClipInfo:
         time_base: Seconds a tick of `Frame.pts`; None where frames have no time.
         frames_declared: The container's frame count; None where it gives none.
         declared_rate: The container's frame rate in Hz; None where it gives none.
-        backend: The reader that opened it ("pyav", "opencv", "decord", "stills").
+        backend: The reader that opened it ("pyav", "opencv", "decord", "stills", "dicom", "metaimage", ...).
+        rate_source: Where the times come from: "stream" (timestamps of a video), the name of a DICOM attribute, "timestamps" (a tracked
+            sequence's own); None where frames have no time.
+        mm_per_pixel_x: Spacing along a row in mm, where the source gives one for its picture of tissue.
+        mm_per_pixel_y: Spacing along a column in mm.
+        regions: The parts of the picture that the source describes, those that lie within it.
+        manufacturer: Of the scanner, as the source says.
+        device: Model of the scanner, as the source says.
+        notes: What the source claims and was not believed, and what it lacks, a sentence each.
     """
 
     container: str
@@ -73,6 +111,32 @@ class ClipInfo:
     frames_declared: int | None
     declared_rate: Fraction | None
     backend: str
+    rate_source: str | None = None
+    mm_per_pixel_x: float | None = None
+    mm_per_pixel_y: float | None = None
+    regions: tuple[Region, ...] = ()
+    manufacturer: str | None = None
+    device: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Decoded(NamedTuple):
+    """What a reader hands to `Clip.frames` of each frame that decodes.
+
+    Attributes:
+        pts: As in `Frame`.
+        pixels: uint8 of any memory layout.
+        damaged: As in `Frame`.
+        invalid: As in `Frame`.
+        rgb: Makes the frame's RGB picture, (height, width, 3) uint8, when it is asked for; None where the pixels are all there is: a gray
+            source, or a clip opened with `colour`.
+    """
+
+    pts: int | None
+    pixels: np.ndarray
+    damaged: bool = False
+    invalid: bool = False
+    rgb: Callable[[], np.ndarray] | None = None
 
 
 def frame_time(frame: Frame, info: ClipInfo) -> Fraction | None:
@@ -96,6 +160,27 @@ def trusted_microseconds(seconds: float, last: int) -> int | None:
         return None
     microseconds = round(seconds * 1_000_000)
     return microseconds if microseconds > last else None
+
+
+@contextmanager
+def reading(path: Path, doing: str, advice: str = "get the file again, or leave it out") -> Iterator[None]:
+    """Whatever a parsing library stumbles over in a damaged file becomes a `ReadError` that says so.
+
+    Args:
+        path: The file.
+        doing: What did not work, as the start of a sentence: "the header cannot be read".
+        advice: What the user can do.
+
+    Raises:
+        ReadError: In place of any exception but `ReadError` and `MemoryError`, which pass.
+    """
+    try:
+        yield
+    except (ReadError, MemoryError):
+        raise
+    except Exception as error:  # parsers of medical formats raise whatever they stumbled over
+        words = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ReadError(path, f"{doing}: {words}", advice) from error
 
 
 class AbsurdSizeError(ReadError):
@@ -123,6 +208,7 @@ class Clip(ABC):
         info: What is known before the pass.
         decode_errors: Damaged packets, files and frames so far; final once `frames()` has ended.
         first_error: The first of them in the decoder's words.
+        cut_short: The source ends before its end: a container that breaks off, a file shorter than its header says.
         missing_indices: Numbers missing from the names of a folder of images; empty for every other source.
     """
 
@@ -132,8 +218,10 @@ class Clip(ABC):
         self.path = path
         self.decode_errors = 0
         self.first_error: str | None = None
+        self.cut_short = False
         self.missing_indices: tuple[int, ...] = ()
         self._passed = False
+        self._last: Decoded | None = None
 
     def frames(self) -> Iterator[Frame]:
         """Every frame that decodes, in presentation order.
@@ -146,16 +234,33 @@ class Clip(ABC):
         self._passed = True
         return self._numbered()
 
+    def rgb(self) -> np.ndarray:
+        """The frame that `frames()` gave last, in colour: (height, width, 3) uint8.
+
+        A clip that is read in gray shows a frame's colours when asked, which costs only what is asked for. Invalid after the next frame.
+
+        Raises:
+            RuntimeError: No frame has been given yet, or the clip is closed.
+        """
+        if self._last is None:
+            raise RuntimeError(f"{self.path}: no frame has been given yet")
+        if self._last.rgb is not None:
+            return np.ascontiguousarray(self._last.rgb())
+        pixels = self._last.pixels
+        return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
     def _numbered(self) -> Iterator[Frame]:
         shape: tuple[int, ...] | None = None
         index = 0
-        for pts, pixels, damaged in self._decode():
+        for decoded in self._decode():
+            pixels = decoded.pixels
             if shape is None:
                 shape = pixels.shape
             if pixels.shape != shape:
                 self._count_error(f"a frame of {pixels.shape[1]}×{pixels.shape[0]} pixels in a clip of {shape[1]}×{shape[0]}")
                 continue
-            yield Frame(index, pts, np.ascontiguousarray(pixels), damaged)
+            self._last = decoded
+            yield Frame(index, decoded.pts, np.ascontiguousarray(pixels), decoded.damaged, decoded.invalid)
             index += 1
 
     def _count_error(self, reason: str) -> None:
@@ -164,8 +269,8 @@ class Clip(ABC):
             self.first_error = reason
 
     @abstractmethod
-    def _decode(self) -> Iterator[tuple[int | None, np.ndarray, bool]]:
-        """(pts, pixels, damaged) of each frame that decodes."""
+    def _decode(self) -> Iterator[Decoded]:
+        """Each frame that decodes, in presentation order."""
 
     @abstractmethod
     def close(self) -> None:
@@ -176,4 +281,5 @@ class Clip(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._passed = True
+        self._last = None
         self.close()

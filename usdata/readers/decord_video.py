@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ import decord
 import numpy as np
 
 from usdata.errors import ReadError
-from usdata.readers.base import MICROSECOND, Clip, ClipInfo, check_size, trusted_microseconds
+from usdata.readers.base import MICROSECOND, Clip, ClipInfo, Decoded, check_size, trusted_microseconds
 
 # What goes wrong is raised or counted; decord's own lines would only disturb the caller's.
 decord.logging.set_level(decord.logging.QUIET)
@@ -54,26 +55,30 @@ class DecordClip(Clip):
             frames_declared=self._count or None,
             declared_rate=Fraction(rate).limit_denominator(100_000) if rate > 0 else None,
             backend="decord",
+            rate_source=None if self._times is None else "stream",
         )
 
     def _read(self) -> np.ndarray:
-        rgb = self._reader.next().asnumpy()
-        return rgb if self._colour else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        return self._reader.next().asnumpy()
 
-    def _decode(self) -> Iterator[tuple[int | None, np.ndarray, bool]]:
+    def _decode(self) -> Iterator[Decoded]:
         for number in range(self._count):
             if number == 0 and self._first is not None:
-                pixels, self._first = self._first, None
+                rgb, self._first = self._first, None
             else:
                 try:
-                    pixels = self._read()
+                    rgb = self._read()
                 except StopIteration:
                     return
                 except (decord.DECORDError, RuntimeError) as error:
                     # decord gives no way past damage.
                     self._count_error(_words(error))
                     return
-            yield (None if self._times is None else self._times[number]), pixels, False
+            pts = None if self._times is None else self._times[number]
+            if self._colour:
+                yield Decoded(pts, rgb)
+            else:
+                yield Decoded(pts, cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), rgb=partial(np.asarray, rgb))
 
     def close(self) -> None:
         self._first = None

@@ -13,13 +13,14 @@ import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from usdata.errors import ReadError
-from usdata.readers.base import MICROSECOND, Clip, ClipInfo, check_size, trusted_microseconds
+from usdata.readers.base import MICROSECOND, Clip, ClipInfo, Decoded, check_size, trusted_microseconds
 
 # OpenCV gives its caller no reason for a failure, and prints FFmpeg's lines on stderr instead; a user who sets the variable sees them.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -41,7 +42,7 @@ class OpencvClip(Clip):
         refused = why_refused(cv2.__version__)
         if refused is not None:
             raise ReadError(path, f"OpenCV was not asked: {refused}", "use another backend (read.backend=pyav)")
-        self._to = cv2.COLOR_BGR2RGB if colour else cv2.COLOR_BGR2GRAY
+        self._colour = colour
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
         if not self._capture.isOpened():
             raise ReadError(path, "OpenCV cannot open it (it gives no reason)", "try another backend (read.backend=pyav)")
@@ -67,6 +68,7 @@ class OpencvClip(Clip):
             # OpenCV's float comes from a ratio of small integers in the container.
             declared_rate=Fraction(rate).limit_denominator(100_000) if math.isfinite(rate) and rate > 0 else None,
             backend="opencv",
+            rate_source="stream",
         )
 
     def _get(self, what: int) -> float:
@@ -76,17 +78,21 @@ class OpencvClip(Clip):
         came, pixels = self._capture.read()
         if not came:
             return None
-        return self._get(cv2.CAP_PROP_POS_MSEC), cv2.cvtColor(pixels, self._to)
+        return self._get(cv2.CAP_PROP_POS_MSEC), pixels
 
-    def _decode(self) -> Iterator[tuple[int | None, np.ndarray, bool]]:
+    def _decode(self) -> Iterator[Decoded]:
         last = -1
         current = self._first
         self._first = None
         while current is not None:
-            milliseconds, pixels = current
+            milliseconds, blue_first = current
             pts = trusted_microseconds(milliseconds / 1000, last)
             last = last if pts is None else pts
-            yield pts, pixels, False
+            rgb = partial(cv2.cvtColor, blue_first, cv2.COLOR_BGR2RGB)
+            if self._colour:
+                yield Decoded(pts, rgb())
+            else:
+                yield Decoded(pts, cv2.cvtColor(blue_first, cv2.COLOR_BGR2GRAY), rgb=rgb)
             current = self._read()
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import re
 import struct
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from usdata.errors import ReadError
-from usdata.readers.base import Clip, ClipInfo, check_size
+from usdata.readers.base import Clip, ClipInfo, Decoded, check_size
 from usdata.readers.identify import STILL_KINDS, identify
 from usdata.readers.video import on_black
 
@@ -81,8 +82,8 @@ def missing_numbers(names: list[str]) -> tuple[int, ...]:
     return tuple(number for number in range(min(numbers), max(numbers)) if number not in numbers)
 
 
-def read_still(path: Path, *, colour: bool) -> np.ndarray:
-    """One image as uint8, (height, width) gray or (height, width, 3) RGB.
+def read_still(path: Path) -> np.ndarray:
+    """One image as uint8: (height, width) if it is stored in gray, (height, width, 3) RGB if it is stored in colour.
 
     Raises:
         ReadError: The image is damaged, too large, or one of several in the file.
@@ -100,9 +101,8 @@ def read_still(path: Path, *, colour: bool) -> np.ndarray:
         raise ReadError(path, "the image does not decode: it is damaged or cut short", _ADVICE)
     pixels = _to_uint8(path, pixels)
     if pixels.ndim == 2:
-        return cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if colour else pixels
-    rgb = on_black(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)) if pixels.shape[2] == 4 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-    return rgb if colour else cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+        return pixels
+    return on_black(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA)) if pixels.shape[2] == 4 else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 class StillsClip(Clip):
@@ -129,7 +129,7 @@ class StillsClip(Clip):
 
     def _read(self, image: Path) -> np.ndarray | None:
         try:
-            return read_still(image, colour=self._colour)
+            return read_still(image)
         except ReadError as error:
             alone = len(self._images) == 1
             self._count_error(error.reason if alone else f"{image.name}: {error.reason}")
@@ -137,14 +137,21 @@ class StillsClip(Clip):
             self._count_error(f"{image.name}: cannot be read: {error.strerror or error}")
         return None
 
-    def _decode(self) -> Iterator[tuple[int | None, np.ndarray, bool]]:
+    def _decode(self) -> Iterator[Decoded]:
         if self._first is not None:
-            yield None, self._first, False
+            yield self._delivered(self._first)
             self._first = None
         for image in self._images[self._next :]:
             pixels = self._read(image)
             if pixels is not None:
-                yield None, pixels, False
+                yield self._delivered(pixels)
+
+    def _delivered(self, pixels: np.ndarray) -> Decoded:
+        if self._colour:
+            return Decoded(None, pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
+        if pixels.ndim == 2:
+            return Decoded(None, pixels)
+        return Decoded(None, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), rgb=partial(np.asarray, pixels))
 
     def close(self) -> None:
         self._first = None

@@ -8,9 +8,9 @@ packet costs that packet; nothing outside the file is opened, whatever its heade
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +24,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from usdata.errors import ReadError
-from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, check_size
+from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded, check_size
 
 # Formats whose plane 0 is the whole luma; the number is its bits, 8 where there is none.
 _LUMA_PLANE = re.compile(r"\A(?:yuvj?4[0-4][0-4]p|nv12|nv21|nv16|nv24|gray)(?:8|(9|10|12|14|16)le)?\Z")
@@ -57,13 +57,17 @@ def luma_table(bits: int, full_range: bool) -> np.ndarray:
 
 
 class PyavClip(Clip):
-    """A video file read with PyAV."""
+    """A video file read with PyAV.
 
-    def __init__(self, path: Path, kind: str, *, colour: bool = False) -> None:
+    Args:
+        source: Where the video's bytes are, when they are not the whole file: an open, seekable file, closed with the clip.
+    """
+
+    def __init__(self, path: Path, kind: str, *, colour: bool = False, source: BinaryIO | None = None) -> None:
         super().__init__(path)
         self._colour = colour
         self._reformatter = VideoReformatter()
-        self._file: BinaryIO | None = None
+        self._file = source
         self._container = self._opened(path)
         try:
             self._stream = self._best_stream()
@@ -93,15 +97,17 @@ class PyavClip(Clip):
             frames_declared=self._stream.frames or None,
             declared_rate=_positive(self._stream.average_rate),
             backend="pyav",
+            rate_source="stream",
         )
 
     def _opened(self, path: Path) -> av.container.InputContainer:
-        source: str | BinaryIO = f"file:{path}"
-        try:
-            str(path).encode("utf-8")
-        except UnicodeEncodeError:
-            # FFmpeg takes names in UTF-8 only; a name in another encoding is opened by Python.
-            source = self._file = path.open("rb")
+        if self._file is None:
+            try:
+                str(path).encode("utf-8")
+            except UnicodeEncodeError:
+                # FFmpeg takes names in UTF-8 only; a name in another encoding is opened by Python.
+                self._file = path.open("rb")
+        source: str | BinaryIO = f"file:{path}" if self._file is None else self._file
         try:
             return av.open(source, mode="r", metadata_errors="replace", options={"protocol_whitelist": "file"})
         except _DECODER_ERRORS as error:
@@ -160,11 +166,12 @@ class PyavClip(Clip):
                 return
             except _DECODER_ERRORS as error:
                 self._count_error(f"the container breaks off: {_words(error)}")
+                self.cut_short = True
                 yield None
                 return
             yield packet
 
-    def _decode(self) -> Iterator[tuple[int | None, np.ndarray, bool]]:
+    def _decode(self) -> Iterator[Decoded]:
         last: int | None = None
         for frame, damaged in self._frames:
             try:
@@ -177,7 +184,7 @@ class PyavClip(Clip):
                 self._count_error(f"its {frame.format.name} pixels cannot be converted: {_words(error)}")
                 continue
             last = self._time(frame)
-            yield last, pixels, damaged
+            yield Decoded(last, pixels, damaged, rgb=None if self._colour else partial(self._turned, frame, self._rgb))
         self._notice_early_end(last)
 
     def _notice_early_end(self, last: int | None) -> None:
@@ -190,6 +197,7 @@ class PyavClip(Clip):
                 file.seek(-1, 2)
                 if file.read(1) not in (b"\x3b", b"\x00"):
                     self._count_error("the GIF ends without its trailer: it is cut short")
+                    self.cut_short = True
         alone = len(self._container.streams) == 1
         base = self.info.time_base
         if self.info.container == "matroska" and alone and self._container.duration and last is not None and base is not None:
@@ -197,13 +205,17 @@ class PyavClip(Clip):
             ends_s = (last - (self._stream.start_time or 0)) * base
             if declared_s - ends_s > EARLY_END_S:
                 self._count_error(f"the container declares {float(declared_s):.2f} s, and its last frame is at {float(ends_s):.2f} s")
+                self.cut_short = True
 
     def _time(self, frame: VideoFrame) -> int | None:
         # AVI has no presentation times; there the decoding time that the decoder hands on with each frame is FFmpeg's own best guess too.
         return frame.pts if frame.pts is not None else frame.dts
 
     def _pixels(self, frame: VideoFrame) -> np.ndarray:
-        pixels = self._rgb(frame) if self._colour else self._gray(frame)
+        return self._turned(frame, self._rgb if self._colour else self._gray)
+
+    def _turned(self, frame: VideoFrame, converted: Callable[[VideoFrame], np.ndarray]) -> np.ndarray:
+        pixels = converted(frame)
         quarter_turns, remainder = divmod(frame.rotation, 90)
         return np.rot90(pixels, quarter_turns) if quarter_turns % 4 and not remainder else pixels
 
