@@ -10,6 +10,8 @@ reader seeks; what cannot be read is a `ReadError` with its reason, whatever the
 from __future__ import annotations
 
 import math
+import shutil
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -222,6 +224,7 @@ class Clip(ABC):
         self.missing_indices: tuple[int, ...] = ()
         self._passed = False
         self._last: Decoded | None = None
+        self._owned: Callable[[], object] | None = None
 
     def frames(self) -> Iterator[Frame]:
         """Every frame that decodes, in presentation order.
@@ -248,6 +251,10 @@ class Clip(ABC):
             return np.ascontiguousarray(self._last.rgb())
         pixels = self._last.pixels
         return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+    def owns(self, folder: Path) -> None:
+        """Remove this folder when the clip is left, or at the latest when nothing refers to the clip any more."""
+        self._owned = weakref.finalize(self, shutil.rmtree, folder, True)
 
     def _numbered(self) -> Iterator[Frame]:
         shape: tuple[int, ...] | None = None
@@ -283,3 +290,5 @@ class Clip(ABC):
         self._passed = True
         self._last = None
         self.close()
+        if self._owned is not None:
+            self._owned()

@@ -1,7 +1,7 @@
 """The second video reader: OpenCV, forward, for files that PyAV cannot open or for comparison with it.
 
-In: a video file. Out: gray or RGB frames. Guarantees: one pass, no seek. Limits, which are OpenCV's: it ends silently at damage (so
-`decode_errors` stays 0), and its frame count is an estimate.
+In: a video file. Out: gray or RGB frames. Guarantees: one pass, no seek. Limits, which are OpenCV's: it ends silently at damage, which is
+noticed only where much is missing, since its frame count is an estimate.
 
 OpenCV tells a time as a float and no stream ticks: it is rounded to whole microseconds, and taken only where `trusted_microseconds` does.
 Their zero is near the clip's first frame and is not the stream's own zero: differences of times are true, times are not.
@@ -24,6 +24,9 @@ from usdata.readers.base import MICROSECOND, Clip, ClipInfo, Decoded, check_size
 
 # OpenCV gives its caller no reason for a failure, and prints FFmpeg's lines on stderr instead; a user who sets the variable sees them.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+# OpenCV's count is the length times the rate: edit lists, variable rates and rounding make it wrong by a few frames on sound clips.
+TOLERATED_SHARE = 0.1
 
 
 def why_refused(version: str) -> str | None:
@@ -82,6 +85,7 @@ class OpencvClip(Clip):
 
     def _decode(self) -> Iterator[Decoded]:
         last = -1
+        decoded = 0
         current = self._first
         self._first = None
         while current is not None:
@@ -93,7 +97,12 @@ class OpencvClip(Clip):
                 yield Decoded(pts, rgb())
             else:
                 yield Decoded(pts, cv2.cvtColor(blue_first, cv2.COLOR_BGR2GRAY), rgb=rgb)
+            decoded += 1
             current = self._read()
+        declared = self.info.frames_declared or 0
+        if declared - decoded > max(2, TOLERATED_SHARE * declared):
+            self.cut_short = True
+            self._count_error(f"it ends after {decoded} frames, and its header tells of about {declared}")
 
     def close(self) -> None:
         self._first = None

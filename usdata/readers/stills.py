@@ -6,7 +6,6 @@ becomes 255), transparency on black; several pictures in one file are refused ra
 
 from __future__ import annotations
 
-import re
 import struct
 import warnings
 from collections.abc import Iterator
@@ -20,13 +19,13 @@ from PIL import Image
 from usdata.errors import ReadError
 from usdata.readers.base import Clip, ClipInfo, Decoded, check_size
 from usdata.readers.identify import STILL_KINDS, identify
+from usdata.readers.naming import missing_numbers, natural_order, sequence_pattern
 from usdata.readers.video import on_black
 
 _ADVICE = "get the file again, or leave it out"
+_OPENCV_NO_MEMORY = -4  # cv::Error::StsNoMem
 # What Pillow lets through of a damaged header, its own error and those of the modules it parses with.
 _HEADER_ERRORS = (Image.DecompressionBombError, OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, struct.error)
-# A gap in the numbering longer than this is another numbering (dates, identifiers), not lost frames.
-MAX_MISSING = 10_000
 
 
 def open_still(path: Path, kind: str, *, colour: bool) -> Clip:
@@ -56,30 +55,40 @@ def open_folder(path: Path, *, colour: bool) -> Clip:
     return StillsClip(path, images, container="folder", colour=colour)
 
 
-def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
-    """A sort key that compares the numbers in a name as numbers: frame9 < frame10 < frame00011."""
-    parts = re.split(r"([0-9]+)", path.stem)
-    key = [(int(part), "") if position % 2 else (-1, part) for position, part in enumerate(parts)]
-    return key, path.name
-
-
-def missing_numbers(names: list[str]) -> tuple[int, ...]:
-    """The numbers missing between the first and the last of a numbered sequence.
+def open_sequence(pattern: Path, *, colour: bool) -> Clip:
+    """A clip of the images of one folder whose names differ in one number alone.
 
     Args:
-        names: File names without suffix. The last number in each is its place, provided that the text around it is the same in all.
+        pattern: A path whose name holds '#' in place of that number: `scan/left_#.png`.
+        colour: True for RGB frames.
 
-    Returns:
-        The missing numbers in ascending order; empty where the names are not one numbered sequence.
+    Raises:
+        ReadError: No such image lies there, or none can be read.
     """
-    matches = [re.fullmatch(r"(.*?)([0-9]+)([^0-9]*)", name, re.DOTALL) for name in names]
-    if not matches or any(match is None for match in matches):
-        return ()
-    frames = [(match[1], match[3]) for match in matches if match is not None]
-    numbers = {int(match[2]) for match in matches if match is not None}
-    if len(set(frames)) > 1 or len(numbers) < len(names) or max(numbers) - min(numbers) - len(numbers) > MAX_MISSING:
-        return ()
-    return tuple(number for number in range(min(numbers), max(numbers)) if number not in numbers)
+    try:
+        images = _images_of(pattern)
+    except OSError as error:
+        raise ReadError(pattern, f"cannot be read: {error.strerror or error}", "check the path") from error
+    if not images:
+        raise ReadError(pattern, "no image has such a name with a number in place of '#'", "check the path")
+    return StillsClip(pattern, images, container="folder", colour=colour)
+
+
+def sizes_in_sequence(pattern: Path) -> set[tuple[int, int]]:
+    """The different widths and heights that the headers of a sequence's images give; images without a readable header are passed over."""
+    sizes = set()
+    for image in _images_of(pattern):
+        try:
+            sizes.add(_check_header(image))
+        except ReadError:  # reading the clip will count it
+            continue
+    return sizes
+
+
+def _images_of(pattern: Path) -> dict[Path, str]:
+    names = [each for each in pattern.parent.iterdir() if sequence_pattern(each.name) == pattern.name and each.is_file()]
+    kinds = {each: identify(each) for each in sorted(names, key=natural_order)}
+    return {each: kind for each, kind in kinds.items() if kind in STILL_KINDS}
 
 
 def read_still(path: Path) -> np.ndarray:
@@ -96,6 +105,8 @@ def read_still(path: Path) -> np.ndarray:
             # Only these flags apply the EXIF orientation; an image with transparency has to keep its fourth channel and goes without.
             pixels = cv2.imdecode(data, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     except cv2.error as error:
+        if error.code == _OPENCV_NO_MEMORY:
+            raise MemoryError from error
         raise ReadError(path, f"the image does not decode: {error.err}", _ADVICE) from error
     if pixels is None:
         raise ReadError(path, "the image does not decode: it is damaged or cut short", _ADVICE)
@@ -118,7 +129,7 @@ class StillsClip(Clip):
         self._next = 0
         self._first: np.ndarray | None = None
         while self._first is None and self._next < len(images):
-            self._first = self._read(self._images[self._next])
+            self._first = self._read(self._next)
             self._next += 1
         if self._first is None:
             reason = self.first_error if len(images) == 1 else f"none of its {len(images)} images decodes ({self.first_error})"
@@ -127,22 +138,23 @@ class StillsClip(Clip):
         codec = "+".join(sorted(set(images.values())))
         self.info = ClipInfo(container, codec, None, width, height, None, len(images), None, "stills")
 
-    def _read(self, image: Path) -> np.ndarray | None:
+    def _read(self, number: int) -> np.ndarray | None:
+        # Names of images reach no manifest, and neither do they by way of an error.
+        which = f"image {number + 1} of {len(self._images)}: " if len(self._images) > 1 else ""
         try:
-            return read_still(image)
+            return read_still(self._images[number])
         except ReadError as error:
-            alone = len(self._images) == 1
-            self._count_error(error.reason if alone else f"{image.name}: {error.reason}")
+            self._count_error(f"{which}{error.reason}")
         except OSError as error:
-            self._count_error(f"{image.name}: cannot be read: {error.strerror or error}")
+            self._count_error(f"{which}cannot be read: {error.strerror or error}")
         return None
 
     def _decode(self) -> Iterator[Decoded]:
         if self._first is not None:
             yield self._delivered(self._first)
             self._first = None
-        for image in self._images[self._next :]:
-            pixels = self._read(image)
+        for number in range(self._next, len(self._images)):
+            pixels = self._read(number)
             if pixels is not None:
                 yield self._delivered(pixels)
 
@@ -158,8 +170,8 @@ class StillsClip(Clip):
         self._images = []
 
 
-def _check_header(path: Path) -> None:
-    """Refuse absurd sizes and files of several pictures by the header alone, before a picture is decoded."""
+def _check_header(path: Path) -> tuple[int, int]:
+    """Refuse absurd sizes and files of several pictures by the header alone, before a picture is decoded; the width and height it gives."""
     with warnings.catch_warnings():
         # Pillow warns of large images; the limit here is our own and is checked next.
         warnings.simplefilter("ignore")
@@ -176,6 +188,7 @@ def _check_header(path: Path) -> None:
             f"holds {pictures} pictures in one file, and reading only the first would lose the rest",
             "save them as a folder of images or as a video",
         )
+    return width, height
 
 
 def _to_uint8(path: Path, pixels: np.ndarray) -> np.ndarray:

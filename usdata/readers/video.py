@@ -25,14 +25,20 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 
 from usdata.errors import ReadError
 from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded, check_size
+from usdata.readers.containers import missing_bytes
 
 # Formats whose plane 0 is the whole luma; the number is its bits, 8 where there is none.
 _LUMA_PLANE = re.compile(r"\A(?:yuvj?4[0-4][0-4]p|nv12|nv21|nv16|nv24|gray)(?:8|(9|10|12|14|16)le)?\Z")
+# Packed formats that are RGB already (GIF, uncompressed AVI): channels, whether the fourth is transparency, and OpenCV's conversion.
+_PACKED = {
+    "bgra": (4, True, cv2.COLOR_BGRA2RGB),
+    "rgba": (4, True, cv2.COLOR_RGBA2RGB),
+    "bgr0": (4, False, cv2.COLOR_BGRA2RGB),
+    "rgb0": (4, False, cv2.COLOR_RGBA2RGB),
+    "bgr24": (3, False, cv2.COLOR_BGR2RGB),
+}
 # Bit-exact, with full chroma: RGB then does not depend on the vector instructions of the machine.
 _EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.BITEXACT | Interpolation.FULL_CHR_H_INT
-# A clip that ends this much before its declared end is cut short. The last frame's own duration and the rounding of headers stay below it:
-# 126 intact lung clips with a declared length differ by less than 0.3 s.
-EARLY_END_S = Fraction(1, 2)
 _ADVICE = "get the file again, or leave it out"
 
 # What PyAV raises of damaged input: FFmpeg's errors, its own refusals of values, and, of a file that Python opened, a seek to nowhere.
@@ -68,6 +74,8 @@ class PyavClip(Clip):
         self._colour = colour
         self._reformatter = VideoReformatter()
         self._file = source
+        self._packets_seen = 0
+        self._missing_bytes = missing_bytes(path, kind) if source is None else None
         self._container = self._opened(path)
         try:
             self._stream = self._best_stream()
@@ -131,6 +139,7 @@ class PyavClip(Clip):
         failures = 0
         damaged = False
         for number, packet in enumerate(self._packets()):
+            self._packets_seen += packet is not None and packet.size > 0
             if packet is not None and packet.is_corrupt:
                 self._count_error(f"packet {number} is cut short or marked as damaged")
                 damaged = True
@@ -185,27 +194,23 @@ class PyavClip(Clip):
                 continue
             last = self._time(frame)
             yield Decoded(last, pixels, damaged, rgb=None if self._colour else partial(self._turned, frame, self._rgb))
-        self._notice_early_end(last)
+        self._notice_early_end()
 
-    def _notice_early_end(self, last: int | None) -> None:
-        """Count a cut that FFmpeg passes over in silence.
+    def _notice_early_end(self) -> None:
+        """Count a cut that FFmpeg passes over in silence: bytes or packets that the container declares and does not have.
 
-        It can be seen in Matroska, which tells its length first, and in GIF, which ends on a known byte.
+        Packets and not frames: those outside an edit list are there, and not shown.
         """
-        if self.info.container == "gif":
-            with self.path.open("rb") as file:
-                file.seek(-1, 2)
-                if file.read(1) not in (b"\x3b", b"\x00"):
-                    self._count_error("the GIF ends without its trailer: it is cut short")
-                    self.cut_short = True
-        alone = len(self._container.streams) == 1
-        base = self.info.time_base
-        if self.info.container == "matroska" and alone and self._container.duration and last is not None and base is not None:
-            declared_s = Fraction(self._container.duration, av.time_base)
-            ends_s = (last - (self._stream.start_time or 0)) * base
-            if declared_s - ends_s > EARLY_END_S:
-                self._count_error(f"the container declares {float(declared_s):.2f} s, and its last frame is at {float(ends_s):.2f} s")
-                self.cut_short = True
+        declared = self.info.frames_declared
+        if self._missing_bytes:
+            reason = f"the file ends {self._missing_bytes} bytes before its declared end"
+        elif declared is not None and self._packets_seen < declared:
+            reason = f"the container declares {declared} frames and holds {self._packets_seen}"
+        else:
+            return
+        self.cut_short = True
+        if not self.decode_errors:
+            self._count_error(reason)
 
     def _time(self, frame: VideoFrame) -> int | None:
         # AVI has no presentation times; there the decoding time that the decoder hands on with each frame is FFmpeg's own best guess too.
@@ -235,6 +240,13 @@ class PyavClip(Clip):
         return codes.copy() if full_range else cv2.LUT(codes, luma_table(8, False))
 
     def _rgb(self, frame: VideoFrame) -> np.ndarray:
+        if frame.format.name in _PACKED and frame.planes[0].line_size > 0:
+            channels, transparent, to_rgb = _PACKED[frame.format.name]
+            plane = frame.planes[0]
+            rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)
+            pixels = rows[:, : channels * frame.width].reshape(plane.height, frame.width, channels)
+            rgb = cv2.cvtColor(pixels, to_rgb)
+            return on_black(np.dstack([rgb, pixels[..., 3]])) if transparent and pixels[..., 3].min() < 255 else rgb
         if frame.format.has_palette or any(component.is_alpha for component in frame.format.components):
             rgba = self._reformatter.reformat(frame, format="rgba", interpolation=_EXACT).to_ndarray()
             return on_black(rgba)

@@ -265,3 +265,34 @@ def test_pts_differences_are_the_frame_period(tmp_path: Path, options: tuple[str
         got = [frame_time(frame, clip.info) for frame in clip.frames()]
     # Matroska's ticks are milliseconds.
     assert got == [Fraction(round(Fraction(number * 1001, 30)), 1000) for number in range(12)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_an_edit_list_is_honoured(tmp_path: Path, suffix: str) -> None:
+    """A cut without re-encoding: the file holds frames before the cut that the decoder needs and nobody is to see."""
+    whole = encode(tmp_path / "whole.mp4", pattern(48, 96, 64), *X264_B)
+    cut = tmp_path / f"cut{suffix}"
+    assert ffmpeg("-v", "error", "-ss", "0.68", "-i", whole, "-t", "0.8", "-c", "copy", cut).returncode == 0
+    expected = decoded_gray(cut, 96, 64)
+    with open_clip(cut, backend="pyav") as clip:
+        frames = list(clip.frames())
+        got = [frame_time(frame, clip.info) for frame in frames]
+        declared = clip.info.frames_declared
+    assert declared is not None
+    assert declared > len(expected) > 10  # else there is no edit list to honour
+    assert got == times(cut)
+    assert np.abs(np.stack([frame.pixels for frame in frames]).astype(int) - expected).max() <= 1
+    assert (clip.decode_errors, clip.cut_short) == (0, False)
+
+
+@pytest.mark.parametrize("backend", HERE)
+def test_the_colours_of_a_frame_read_in_gray_are_those_of_a_clip_read_in_colour(tmp_path: Path, backend: str) -> None:
+    path = encode(tmp_path / "colour.mp4", pattern(6, 96, 64, colour=True), *X264, "-pix_fmt", "yuv420p")
+    with open_clip(path, backend=backend, colour=True) as clip:
+        expected = [frame.pixels for frame in clip.frames()]
+    with open_clip(path, backend=backend) as clip:
+        with pytest.raises(RuntimeError, match="no frame has been given yet"):
+            clip.rgb()
+        for frame, truth in zip(clip.frames(), expected, strict=True):
+            assert frame.pixels.ndim == 2
+            np.testing.assert_array_equal(clip.rgb(), truth)

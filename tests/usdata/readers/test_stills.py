@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from tests.usdata.readers.generated import pattern
 from usdata.errors import ReadError
 from usdata.readers import frame_time, open_clip
-from usdata.readers.stills import missing_numbers
+from usdata.readers.naming import missing_numbers
 
 
 def only_frame(path: Path, *, colour: bool = False) -> np.ndarray:
@@ -175,7 +175,7 @@ def test_another_size_and_a_damaged_image_in_a_folder_are_counted(tmp_path: Path
     assert [frame.index for frame in frames] == [0, 1, 2]
     assert clip.decode_errors == 2
     assert clip.first_error is not None
-    assert clip.first_error.startswith("0.png")
+    assert clip.first_error.startswith("image 1 of 5")
 
 
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
