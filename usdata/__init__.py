@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from usdata.building import plan as plan
     from usdata.manifest import open_dataset as load
     from usdata.phantoms import phantom as phantom
+    from usdata.scanning import scan as scan
 
 _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
@@ -22,9 +23,10 @@ _FUNCTIONS = {
     "load": ("usdata.manifest", "open_dataset"),
     "phantom": ("usdata.phantoms", "phantom"),
     "plan": ("usdata.building", "plan"),
+    "scan": ("usdata.scanning", "scan"),
 }
 
-__all__ = ["audit", "build", "load", "phantom", "plan"]
+__all__ = ["audit", "build", "load", "phantom", "plan", "scan"]
 
 
 def __getattr__(name: str) -> Any:

@@ -26,16 +26,17 @@ from usdata import manifest
 from usdata.console import progress, say
 from usdata.duplicates.exact import exact_duplicates
 from usdata.engines import Failure, default_workers, run_local
-from usdata.errors import Stopped, UserError
+from usdata.errors import ReadError, Stopped, UserError
 from usdata.files import canonical_json, sha256_file, sha256_text
 from usdata.layouts import RawVideo, assign_groups, list_videos
+from usdata.readers.archives import size_of
 from usdata.recipe import Recipe, Source, load_recipe
 from usdata.signals import StopFlag, stop_signals
 from usdata.splits import fold_of_groups, label_counts, split_of_groups
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
 JOURNAL = ".journal"
-STEP_VERSION = 3  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 4  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[st
     raw = Path(raw)
     rows = list_videos(resolved, raw)
     read = [row for row in rows if row.status == "ok"]
-    size = sum((raw / member).stat().st_size for row in read for member in row.members)
+    size = sum(size_of(raw / member) for row in read for member in row.members)
     reasons = Counter(row.reason or "" for row in rows if row.status != "ok")
     return BuildPlan(resolved.name, dict(sorted(Counter(row.source for row in read).items())), size, dict(sorted(reasons.items())))
 
@@ -201,9 +202,10 @@ def _hash_raw(rows: Sequence[RawVideo], raw: Path) -> tuple[dict[str, tuple[str,
             try:
                 if row.members:
                     hashes[row.path] = raw_digest(raw, row.path, row.members)
-            except OSError as error:
+            except (OSError, ReadError) as error:
                 if row.status == "ok":
-                    row = replace(row, status="failed", reason=f"cannot be read ({error.strerror})")
+                    reason = error.reason if isinstance(error, ReadError) else f"cannot be read ({error.strerror})"
+                    row = replace(row, status="failed", reason=reason)
             result.append(row)
             advance(1)
     return hashes, result
@@ -227,7 +229,7 @@ def _is_whole(out: Path, about: Mapping[str, Any]) -> bool:
 
 def decoder_versions() -> dict[str, str]:
     """Versions of what decides about pixels and bytes; they are part of a build's identity."""
-    packages = ("av", "decord", "numpy", "opencv-python-headless", "pillow", "pyarrow")
+    packages = ("av", "decord", "h5py", "imagecodecs", "nibabel", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pydicom")
     return {name: found for name in packages if (found := _version_of(name)) is not None}
 
 
@@ -269,7 +271,7 @@ def _run_steps(
     with (
         stop.deferred(),
         progress("reading clips", len(tasks), "clips") as advance,
-        closing(run_local(process_video, tasks, workers=workers, timeout_s=recipe.read.timeout_s)) as done,
+        closing(run_local(process_video, tasks, workers=workers, timeout_s=recipe.read.timeout_s, memory_mb=recipe.read.memory_mb)) as done,
     ):
         for position, outcome in done:
             task = tasks[position]
@@ -383,9 +385,11 @@ def _notes(recipe: Recipe, groups: Mapping[str, object], folds: Mapping[str, int
 
 
 def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | None) -> dict[str, Any]:
-    def number(key: str) -> float | None:
-        return float(row.facts[key]) if key in row.facts else None
-
+    facts = dict(result["video"])
+    # What the recipe says goes before what the file says.
+    told = {key: facts.pop(key) for key in ("manufacturer", "mm_per_pixel_x", "mm_per_pixel_y")}
+    told |= {key: float(row.facts[key]) for key in ("mm_per_pixel_x", "mm_per_pixel_y") if key in row.facts}
+    told |= {key: row.facts[key] for key in ("manufacturer",) if key in row.facts}
     return {
         "video_id": row.video_id,
         "source": row.source,
@@ -393,12 +397,11 @@ def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | 
         "path": row.path,
         "sha256": raw[0] if raw else None,
         "bytes": raw[1] if raw else 0,
-        **{key: row.facts.get(key) for key in ("organ", "probe", "view", "manufacturer", "label", "licence")},
-        "mm_per_pixel_x": number("mm_per_pixel_x"),
-        "mm_per_pixel_y": number("mm_per_pixel_y"),
+        **{key: row.facts.get(key) for key in ("organ", "probe", "view", "label", "licence")},
+        **told,
         "labels": list(row.labels),
         **dict.fromkeys(("fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry")),
-        **result["video"],
+        **facts,
         "status": result["status"],
         "reason": result["reason"],
         "frames_kept": len(result["kept"]),

@@ -68,6 +68,58 @@ def phantom(
 
 @app.command()
 @one_line_errors
+def scan(
+    raw: Annotated[Path, typer.Argument(help="Folder of raw files; it is only read.")],
+    write_recipe: Annotated[
+        Path | None, typer.Option("--write-recipe", metavar="FILE", help="Write a first recipe for what lies there.")
+    ] = None,
+    headers_only: Annotated[
+        bool, typer.Option("--headers-only", help="Decode first frames alone: quick, but no true counts and no damage.")
+    ] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what lies in a folder: formats, counts, sizes, rates, damage.
+
+    \b
+    usdata scan clips
+    usdata scan clips --write-recipe my-recipe.yaml
+    """
+    from usdata import scanning
+    from usdata.scanning.first_recipe import write_first_recipe
+    from usdata.scanning.terminal import print_scan
+
+    result = scanning.scan(raw, workers=workers, headers_only=headers_only)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_scan(result)
+    if write_recipe is not None:
+        advice = write_first_recipe(result, write_recipe)
+        say(f"wrote {write_recipe}: {advice}")
+        say(f"next: usdata build {write_recipe} --raw {raw} --out SET")
+
+
+@app.command()
+@one_line_errors
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what can be read here, by which library, and what to install for the rest.
+
+    \b
+    usdata doctor
+    usdata doctor --json
+    """
+    from usdata.doctor import examine, print_examination
+
+    examined = examine()
+    if as_json:
+        _print_json(examined.to_json())
+    else:
+        print_examination(examined)
+
+
+@app.command()
+@one_line_errors
 def build(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (phantom, pocus-lung, ...) or a YAML file.")],
     raw: Annotated[Path, typer.Option(help="Folder of raw clips; it is only read.")],

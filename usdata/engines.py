@@ -18,6 +18,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from usdata.errors import UserError
@@ -58,7 +59,7 @@ def default_workers() -> int:
 
 
 def run_local(
-    step: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, timeout_s: float
+    step: Callable[[Task], Result], tasks: Sequence[Task], *, workers: int, timeout_s: float, memory_mb: int | None = None
 ) -> Generator[tuple[int, Result | Failure], None, None]:
     """Run a step over tasks in spawned processes.
 
@@ -67,6 +68,8 @@ def run_local(
         tasks: What to do.
         workers: Number of processes.
         timeout_s: Wall-clock limit for one task.
+        memory_mb: Memory that a worker may take beyond what it has when it starts; a step then meets a MemoryError, or its worker dies and
+            the task with it. None: no limit. Linux only: elsewhere the operating system has no such limit.
 
     Yields:
         Position of a task and its result, in the order in which they are done. The generator's close ends the workers.
@@ -77,7 +80,7 @@ def run_local(
     try:
         while waiting or any(worker.position is not None for worker in pool):
             busy = sum(worker.position is not None for worker in pool)
-            started = [_start(step) for _ in range(min(workers, len(waiting) + busy) - len(pool))]
+            started = [_start(step, memory_mb) for _ in range(min(workers, len(waiting) + busy) - len(pool))]
             pool += started
             for worker in started:
                 _await_ready(worker)
@@ -154,10 +157,10 @@ def _signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def _start(step: Callable[[Task], Result]) -> _Worker[Task]:
+def _start(step: Callable[[Task], Result], memory_mb: int | None) -> _Worker[Task]:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(step, theirs), daemon=True)
+    process = context.Process(target=_work, args=(step, theirs, memory_mb), daemon=True)
     process.start()
     theirs.close()
     return _Worker(process=process, pipe=ours)
@@ -179,13 +182,28 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _work(step: Callable[[Any], Any], pipe: Connection) -> None:
+def _limit_memory(megabytes: int) -> None:
+    """Bound what this process may still allocate: heap and private maps, not the libraries' code."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    used = next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmData:"))
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = used + (megabytes << 20)
+    resource.setrlimit(resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+
+
+def _work(step: Callable[[Any], Any], pipe: Connection, memory_mb: int | None) -> None:
     """A worker's life: tasks in, results out. Ctrl-C is the parent's to handle."""
     # Decoders print on stderr by themselves, whole paths among it. What goes wrong comes back as a value or as the worker's death.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _die_with_parent()
+    if memory_mb is not None:
+        _limit_memory(memory_mb)
     pipe.send("ready")
     while True:
         try:

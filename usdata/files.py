@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 READ_BLOCK_BYTES = 1 << 20
 
@@ -61,8 +61,15 @@ def sha256_text(text: str) -> str:
 
 def sha256_file(path: Path) -> str:
     """The sha256 of a file's bytes, in hexadecimal, read block by block."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(READ_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return sha256_stream(file)[0]
+
+
+def sha256_stream(file: IO[bytes]) -> tuple[str, int]:
+    """The sha256 of what is left to read, in hexadecimal, and the number of its bytes."""
+    digest = hashlib.sha256()
+    size = 0
+    while block := file.read(READ_BLOCK_BYTES):
+        digest.update(block)
+        size += len(block)
+    return digest.hexdigest(), size

@@ -14,13 +14,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from usdata.duplicates.groups import group_ids
-from usdata.errors import RecipeError, UserError, nearest
+from usdata.errors import ReadError, RecipeError, UserError, nearest
 from usdata.files import sha256_text
 from usdata.privacy import pseudonym, read_secret
-from usdata.readers.identify import KNOWN_BUT_UNREAD, STILL_KINDS, VIDEO_KINDS, identify
+from usdata.readers import data_files
+from usdata.readers.archives import as_file, list_members
+from usdata.readers.identify import ARCHIVE_KINDS, CLIP_KINDS, KNOWN_BUT_UNREAD, STILL_KINDS, identify
+from usdata.readers.naming import find_sequences
 from usdata.recipe import Recipe, Source
 
 UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9._+-]")
@@ -68,15 +72,15 @@ def list_videos(recipe: Recipe, raw: Path) -> list[RawVideo]:
     """
     if not raw.is_dir():
         raise UserError(raw, "no such folder of raw clips", "give the folder that holds them with --raw")
-    files, odd = _walk(raw)
-    if not files and not odd:
+    kinds = RawFiles(raw)
+    files = kinds.paths
+    if not files and not kinds.odd:
         raise UserError(raw, "the folder of raw clips is empty", "put the clips there, or give another folder with --raw")
-    kinds = _Kinds(raw, odd)
     rows: list[RawVideo] = []
     claimed: set[str] = set()
     private = _PrivateIds()
     for source in recipe.sources:
-        if not (raw / source.root).is_dir():
+        if not (raw / source.root).is_dir() and not any(path.startswith(f"{PurePosixPath(source.root)}/") for path in files):
             raise UserError(raw / source.root, f"the folder of source '{source.name}' is missing", "place it there, or change its 'root'")
         if source.layout == "table":
             found = _from_table(source, raw, files, kinds, private)
@@ -89,10 +93,11 @@ def list_videos(recipe: Recipe, raw: Path) -> list[RawVideo]:
             rows.append(row)
     tables = {str(PurePosixPath(source.root) / source.table): source.name for source in recipe.sources if source.table}
     strays = []
-    for path in sorted({*files, *odd} - claimed):
+    known = set(files)
+    for path in sorted({*files, *kinds.odd} - claimed):
         reason = f"the table of source '{tables[path]}'" if path in tables else kinds.why_not_a_clip(path)
         status = "failed" if path in kinds.unreadable else "excluded"
-        members = (path,) if path in files else ()
+        members = (path,) if path in known else ()
         strays.append(RawVideo(_source_of(path, recipe), path, _safe_name(path), members=members, status=status, reason=reason))
     rows = _named_apart(rows, strays)
     _refuse_private(private.seen, rows, recipe)
@@ -133,38 +138,89 @@ def _walk(raw: Path) -> tuple[list[str], dict[str, str]]:
     return sorted(files), odd
 
 
-class _Kinds:
-    """What files are by their content, each looked at once; a file that cannot be read is remembered with its reason."""
+class RawFiles:
+    """The files under RAW and in its archives, and what each is by its content.
 
-    def __init__(self, raw: Path, odd: Mapping[str, str]) -> None:
+    Attributes:
+        paths: Relative to RAW, sorted. A zip or tar stands for the folder that it holds: `clips.zip/patient 1/a.dcm`.
+        odd: What cannot be read as a file or looked into, with the reason.
+        unreadable: Those among `paths` and `odd` that are there and failed, with the reason.
+        archives: The archives that were looked into.
+    """
+
+    def __init__(self, raw: Path) -> None:
         self._raw = raw
-        self._odd = odd
-        self._known: dict[str, str] = {}
+        self._kinds: dict[str, str] = {}
         self.unreadable: dict[str, str] = {}
+        self.archives: set[str] = set()
+        files, self.odd = _walk(raw)
+        inside = []
+        for path in files:
+            if self[path] in ARCHIVE_KINDS:
+                inside += self._looked_into(path)
+        # An archive is accounted for by its members, a broken one by itself.
+        self.paths = sorted({path for path in files if path not in self.archives and path not in self.odd} | set(inside))
+
+    def _looked_into(self, archive: str) -> list[str]:
+        try:
+            members = list_members(self._raw / archive)
+        except ReadError as error:
+            self.odd[archive] = self.unreadable[archive] = error.reason
+            return []
+        self.archives.add(archive)
+        found = []
+        for member in members:
+            path = f"{archive}/{member.name}"
+            if member.reason is None:
+                self._kinds[path] = member.kind
+                found.append(path)
+            else:
+                self.odd[path] = self.unreadable[path] = member.reason
+        return found
 
     def __getitem__(self, path: str) -> str:
-        if path not in self._known:
+        if path not in self._kinds:
             try:
-                self._known[path] = identify(self._raw / path)
+                self._kinds[path] = identify(self._raw / path)
             except OSError as error:
-                self._known[path] = "unreadable"
+                self._kinds[path] = "unreadable"
                 self.unreadable[path] = f"cannot be read ({error.strerror})"
-        return self._known[path]
+        return self._kinds[path]
 
     def is_clip(self, path: str) -> bool:
         """A clip, or what claims to be one: reading it will tell."""
-        kind = self[path]
-        return kind in VIDEO_KINDS or kind in STILL_KINDS or kind in KNOWN_BUT_UNREAD or kind == "empty"
+        return self[path] in CLIP_KINDS or self[path] in KNOWN_BUT_UNREAD or self[path] == "empty"
+
+    def companions(self, path: str) -> tuple[str, ...]:
+        """The files that a header file refers to, those that are there: reading it will say what is missing."""
+        if self[path] not in ("metaimage", "nrrd"):
+            return ()
+        folder = PurePosixPath(path).parent
+        try:
+            with as_file(self._raw / path) as file:
+                named = [str(folder / name) for name in data_files(file)]
+        except ReadError:  # the clip's own row will give the reason
+            return ()
+        return tuple(name for name in named if name != path and name in self._present)
+
+    @cached_property
+    def _present(self) -> frozenset[str]:
+        return frozenset(self.paths)
 
     def why_not_a_clip(self, path: str) -> str:
         """The reason for a row that no source names."""
-        if path in self._odd:
-            return self._odd[path]
-        clip = self.is_clip(path)
-        return self.unreadable.get(path) or ("no source of the recipe names it" if clip else f"not ultrasound media ({self[path]})")
+        if path in self.odd:
+            return self.odd[path]
+        if self.is_clip(path):
+            return "no source of the recipe names it"
+        if path in self.unreadable:
+            return self.unreadable[path]
+        if self[path] in ARCHIVE_KINDS:
+            return "an archive within an archive, which is not unpacked"
+        return f"not ultrasound media ({self[path]})"
 
 
-def _images_in(folder: str, files: Iterable[str], kinds: _Kinds) -> tuple[str, ...]:
+def _images_in(folder: str, files: Iterable[str], kinds: RawFiles) -> tuple[str, ...]:
     """The images that a folder clip is made of: those directly in it, hidden ones left out, as the reader takes them."""
     inside = [path for path in files if str(PurePosixPath(path).parent) == folder and not PurePosixPath(path).name.startswith(".")]
     return tuple(path for path in inside if kinds[path] in STILL_KINDS)
@@ -177,7 +233,7 @@ def _source_of(path: str, recipe: Recipe) -> str:
     return max(around, key=lambda entry: entry[0])[1] if around else recipe.sources[0].name
 
 
-def _from_table(source: Source, raw: Path, files: list[str], kinds: _Kinds, private: _PrivateIds) -> Iterator[RawVideo]:
+def _from_table(source: Source, raw: Path, files: list[str], kinds: RawFiles, private: _PrivateIds) -> Iterator[RawVideo]:
     assert source.table is not None
     table = raw / source.root / source.table
     existing = set(files)
@@ -193,7 +249,10 @@ def _from_table(source: Source, raw: Path, files: list[str], kinds: _Kinds, priv
         facts |= {key: values[column] for key, column in source.columns.items() if values[column]}
         facts["path"] = given
         row = _row(source, path, str(PurePosixPath(given)), facts, values, private)
-        members = (path,) if path in existing else _images_in(path, files, kinds)
+        if path in kinds.archives and len(clips := [each for each in files if each.startswith(f"{path}/") and kinds.is_clip(each)]) == 1:
+            path = clips[0]  # an archive of one clip is as good a name for it
+            row = replace(row, path=path)
+        members = (path, *kinds.companions(path)) if path in existing else _images_in(path, files, kinds)
         if not members and row.status == "ok":
             what = "a folder with no image directly in it" if (raw / path).is_dir() else "not there"
             row = replace(row, status="failed", reason=f"listed in {source.table} (line {line}), but {what}")
@@ -231,11 +290,16 @@ def _read_table(source: Source, table: Path) -> list[tuple[int, dict[str, str]]]
     return rows
 
 
-def _from_files(source: Source, files: list[str], kinds: _Kinds, private: _PrivateIds) -> Iterator[RawVideo]:
+def _from_files(source: Source, files: list[str], kinds: RawFiles, private: _PrivateIds) -> Iterator[RawVideo]:
     prefix = "" if source.root == "." else str(PurePosixPath(source.root)) + "/"
     below = [path for path in files if path.startswith(prefix)]
-    if source.unit == "file":
-        clips: dict[str, tuple[str, ...]] = {path: (path,) for path in below if kinds.is_clip(path)}
+    if source.unit == "sequence":
+        stills = [path for path in below if kinds[path] in STILL_KINDS]
+        clips = {pattern: tuple(found) for pattern, found in find_sequences(stills).items()}
+    elif source.unit == "file":
+        clips = {path: (path, *kinds.companions(path)) for path in below if kinds.is_clip(path)}
+        data = {companion for members in clips.values() for companion in members[1:]}
+        clips = {path: members for path, members in clips.items() if path not in data}
     else:
         folders = sorted({str(PurePosixPath(path).parent) for path in below})
         clips = {folder: images for folder in folders if (images := _images_in(folder, below, kinds))}

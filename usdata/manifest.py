@@ -24,7 +24,7 @@ from usdata.files import atomic, sha256_file, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 ROW_GROUP_ROWS = 65_536
 
 DATASET_JSON = "dataset.json"
@@ -58,18 +58,23 @@ VIDEOS_SCHEMA = _schema(
     ("height?", pa.int32(), "pixels, as decoded"),
     ("fps?", pa.float64(), "true mean frame rate in Hz from the stream's timestamps; null if unknown"),
     ("fps_effective?", pa.float64(), "rate in Hz of frames that differ from the one before"),
+    ("rate_source?", pa.string(), "where the times come from: stream, timestamps, or the name of a DICOM attribute; null without times"),
     ("time_base?", pa.string(), "seconds per tick as a fraction 'n/d'; a frame's exact time is pts x time_base"),
     ("frames_declared?", pa.int64(), "what the container claims; null if it claims nothing"),
     ("frames_decoded", pa.int64(), "what decoded"),
     ("frames_unique", pa.int64(), "decoded frames that are neither damaged nor blank nor near-repeats of the last unique one"),
     ("decode_errors", pa.int64(), "packets or frames that the decoder refused"),
+    ("notes", pa.list_(pa.string()), "what the file claims and was not believed, and what it lacks; a sentence each"),
     ("duration_s?", pa.float64(), "last timestamp minus first, plus one frame; null without timestamps"),
     ("organ?", pa.string(), "as the source says"),
     ("probe?", pa.string(), "convex, linear, phased, ... as the source says"),
     ("view?", pa.string(), "as the source says"),
-    ("manufacturer?", pa.string(), "as the source says"),
-    ("mm_per_pixel_x?", pa.float64(), "spacing of the raw picture; null if unknown"),
-    ("mm_per_pixel_y?", pa.float64(), "spacing of the raw picture; null if unknown"),
+    ("manufacturer?", pa.string(), "as the recipe says, else the file"),
+    ("device?", pa.string(), "the scanner's model, as the file says"),
+    ("colour_kind?", pa.string(), "gray, tinted (one hue a gray level) or colour; null if no frame was kept"),
+    ("mm_per_pixel_x?", pa.float64(), "spacing of the raw picture, as the recipe says, else the file; null if unknown"),
+    ("mm_per_pixel_y?", pa.float64(), "spacing of the raw picture, as the recipe says, else the file; null if unknown"),
+    ("regions?", pa.string(), "JSON of the parts of the picture that the file describes (DICOM's ultrasound regions); null = none"),
     ("label?", pa.string(), "the class used for training and evaluation; null = unlabelled"),
     ("labels", pa.list_(pa.string()), "every label that the source gives, as 'name=value'"),
     ("licence?", pa.string(), "licence of this clip"),
@@ -79,7 +84,11 @@ VIDEOS_SCHEMA = _schema(
     ("fov_width?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_height?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_geometry?", pa.string(), "JSON of the geometry's parameters in raw pixels"),
-    ("flags", pa.list_(pa.string()), "hygiene: blank_frames, damaged_frames, decode_errors, frozen, near_repeats, short, truncated"),
+    (
+        "flags",
+        pa.list_(pa.string()),
+        "hygiene: blank_frames, damaged_frames, decode_errors, frozen, invalid_frames, missing_frames, near_repeats, short, truncated",
+    ),
     ("status", pa.string(), "ok, failed or excluded"),
     ("reason?", pa.string(), "why not ok; null when ok"),
     ("frames_kept", pa.int64(), "rows of this clip in frames.parquet"),
@@ -121,7 +130,7 @@ EXCLUDED_SCHEMA = _schema(
     ("frame_index", pa.int64(), "0-based position among the frames that decode"),
     ("pts?", pa.int64(), "timestamp in ticks of the video's time_base"),
     ("time_s?", pa.float64(), "seconds from the clip's first frame"),
-    ("reason", pa.string(), "damaged, blank, near_repeat or not_sampled"),
+    ("reason", pa.string(), "damaged, invalid, blank, near_repeat, not_sampled, or clip_excluded (the whole clip was)"),
     ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats"),
     ("difference?", pa.float64(), "mean absolute difference in gray levels to that frame"),
 )

@@ -57,8 +57,8 @@ class Source(_Section):
     """Further columns whose values are kept in `labels` as 'column=value'."""
     pattern: str | None = None
     """Regular expression searched in each clip's path below the root; named groups give facts (layout: files)."""
-    unit: Literal["file", "folder"] = "file"
-    """What a clip is (layout: files): a file, or a folder of images."""
+    unit: Literal["file", "folder", "sequence"] = "file"
+    """What a clip is (layout: files): a file; a folder of images; or a sequence, the images of a folder that differ in one number alone."""
     constants: dict[VideoField, str] = Field(default_factory=dict)
     """Facts that hold for every clip of the source."""
     label_map: dict[str, str | None] | None = None
@@ -104,6 +104,10 @@ class Reading(_Section):
     """Who decodes videos; auto: the first of PyAV, OpenCV and decord that can."""
     timeout_s: float = Field(default=600.0, gt=0)
     """Wall-clock limit for one clip; a decoder that hangs costs its clip, not the build."""
+    memory_mb: int = Field(default=1024, ge=256)
+    """Memory in MB that reading one clip may take (Linux); a header that claims a monstrous picture costs its clip, not the machine."""
+    truncated: Literal["keep", "exclude"] = "keep"
+    """Clips that end before their end (fewer frames than declared, a container that breaks off): keep what decodes, or exclude the clip."""
 
 
 class Hygiene(_Section):

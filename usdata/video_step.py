@@ -12,8 +12,9 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,10 @@ from numpy.typing import NDArray
 
 from usdata.duplicates.fingerprints import fingerprint
 from usdata.errors import ReadError
-from usdata.files import sha256_file, sha256_text, write_json
+from usdata.files import canonical_json, sha256_file, sha256_stream, sha256_text, write_json
+from usdata.imaging.colour import ColourKind
 from usdata.readers import open_clip
+from usdata.readers.archives import open_raw
 from usdata.readers.base import Clip, Frame
 from usdata.recipe import Hygiene, Image, Reading
 from usdata.sampling import Sampler, SamplingRule, choose
@@ -81,11 +84,20 @@ class _Look:
 
 
 def raw_digest(raw: Path, path: str, members: Sequence[str]) -> tuple[str, int]:
-    """The sha256 and the size of a raw file; of a folder of images: over their names and digests in order, and the sum of their sizes."""
+    """The sha256 and the size of a raw file; of a clip of several files: over their names and digests in order, and the sum of their sizes.
+
+    Raises:
+        OSError: A file cannot be read.
+        ReadError: A file lies in an archive and cannot be had from there.
+    """
+    found = {}
+    for member in sorted(members):
+        with open_raw(raw / member) as file:
+            found[member] = sha256_stream(file)
     if tuple(members) == (path,):
-        return sha256_file(raw / path), (raw / path).stat().st_size
-    listing = "".join(f"{Path(member).name} {sha256_file(raw / member)}\n" for member in sorted(members))
-    return sha256_text(listing), sum((raw / member).stat().st_size for member in members)
+        return found[path]
+    listing = "".join(f"{Path(member).name} {digest}\n" for member, (digest, _) in found.items())
+    return sha256_text(listing), sum(size for _, size in found.values())
 
 
 def process_video(task: VideoTask) -> dict[str, Any]:
@@ -97,11 +109,14 @@ def process_video(task: VideoTask) -> dict[str, Any]:
     """
     task.images.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(dir=task.images.parent, prefix=".part-"))
+    scratch = Path(tempfile.mkdtemp(dir=task.images.parent, prefix=".part-"))
     try:
-        try:
-            result = _read(task, staging)
-        except ReadError as error:
-            result = {"status": "failed", "reason": _without_subject(error), "video": _no_facts(), "kept": [], "excluded": []}
+        store = partial(_store, task=task, staging=staging)
+        result = look_through(task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, scratch=scratch, store=store)
+        kept = {Path(row["path"]).name for row in result["kept"]}
+        for path in staging.iterdir():
+            if path.name not in kept:
+                path.unlink()
         result["images"] = {path.name: sha256_file(path) for path in sorted(staging.iterdir())}
         # The old journal goes first: killed between here and the new one, the step is simply done again.
         task.journal.unlink(missing_ok=True)
@@ -111,26 +126,61 @@ def process_video(task: VideoTask) -> dict[str, Any]:
             staging.rename(task.images)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     result["key"] = task.key
     write_json(task.journal, result)
     return result
 
 
-def _without_subject(error: ReadError) -> str:
+def look_through(
+    raw: Path,
+    *,
+    sampling: SamplingRule,
+    read: Reading,
+    hygiene: Hygiene,
+    scratch: Path | None = None,
+    store: Callable[[Frame], dict[str, Any]],
+) -> dict[str, Any]:
+    """Read a clip once, forward, and say what it is and what becomes of each of its frames.
+
+    Args:
+        raw: The file, folder of images, or path into an archive.
+        sampling: Which unique frames are kept.
+        read: How it is decoded.
+        hygiene: What counts as blank, repeated, damaged.
+        scratch: Where a file from an archive is unpacked meanwhile.
+        store: Called with each kept frame while it is at hand; gives further columns of its row.
+
+    Returns:
+        `status`, `reason`, `video`, `kept` and `excluded`, as in the journal. A clip that cannot be read is a result too.
+    """
+    try:
+        return _looked_through(raw, sampling, read, hygiene, scratch, store)
+    except ReadError as error:
+        return no_result("failed", without_subject(error))
+    except MemoryError:
+        return no_result("failed", f"reading it takes more than {read.memory_mb} MB of memory (read.memory_mb)")
+
+
+def without_subject(error: ReadError) -> str:
     """The reason alone: the subject is this machine's path, which must not reach a manifest."""
     return error.reason.replace(error.subject, Path(error.subject).name)
 
 
-def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
-    keeps = _selector(task)
+def _looked_through(
+    raw: Path, sampling: SamplingRule, read: Reading, hygiene: Hygiene, scratch: Path | None, store: Callable[[Frame], dict[str, Any]]
+) -> dict[str, Any]:
+    open_raw_clip = partial(open_clip, raw, backend=read.backend, scratch=scratch)
+    keeps = _selector(open_raw_clip, sampling, hygiene)
     kept: list[dict[str, Any]] = []
     excluded: list[dict[str, Any]] = []
     times: list[Fraction | None] = []
+    colours = ColourKind()
     unique = still = 0
-    with open_clip(task.raw, backend=task.read.backend) as clip:
+    with open_raw_clip() as clip:
         info = clip.info
         first: int | None = None
-        for look in look_at(clip, task.hygiene):
+        for look in look_at(clip, hygiene):
             frame = look.frame
             first = frame.pts if first is None else first
             time = None if frame.pts is None or info.time_base is None or first is None else (frame.pts - first) * info.time_base
@@ -140,17 +190,47 @@ def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
             if look.reason is None:
                 position, unique = unique, unique + 1
                 if keeps(position, time):
-                    kept.append(row | _store(frame.pixels, task, staging, frame.index))
+                    kept.append(row | store(frame))
+                    colours.offer(clip.rgb)
                 else:
                     excluded.append(row | {"reason": "not_sampled", "duplicate_of": None, "difference": None})
             else:
                 excluded.append(row | {"reason": look.reason, "duplicate_of": look.repeats, "difference": look.difference})
-        errors, first_error = clip.decode_errors, clip.first_error
     if not times:
-        said = f" ({first_error})" if first_error else ""
-        raise ReadError(task.raw, f"no frame of it decodes{said}", "check the file with another player, or remove it")
-    reasons = Counter(row["reason"] for row in excluded)
-    video: dict[str, Any] = {
+        said = f" ({clip.first_error})" if clip.first_error else ""
+        raise ReadError(raw, f"no frame of it decodes{said}", "check the file with another player, or remove it")
+    video = _facts(clip, times, unique) | {"colour_kind": colours.word}
+    video["flags"] = _flags(clip, video, Counter(row["reason"] for row in excluded), still)
+    reason = None if kept else "every frame that decodes is blank, damaged or invalid"
+    if kept and read.truncated == "exclude" and "truncated" in video["flags"]:
+        declared = "" if info.frames_declared is None else f" of {info.frames_declared} declared"
+        reason = f"cut short: {len(times)} frames{declared} decode (read.truncated: exclude)"
+        excluded += [{key: row[key] for key in ("frame_index", "pts", "time_s")} | _WITH_ITS_CLIP for row in kept]
+        kept = []
+    return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
+
+
+_WITH_ITS_CLIP = {"reason": "clip_excluded", "duplicate_of": None, "difference": None}
+
+
+def first_facts(clip: Clip) -> dict[str, Any]:
+    """What videos.parquet says of a clip by its header and first frame alone: no counts, no rates but the declared one, no flags."""
+    declared = clip.info.declared_rate
+    facts = _facts(clip, [], 0) | {"frames_decoded": None, "frames_unique": None, "decode_errors": None}
+    return facts | {"fps": None if declared is None else float(declared), "colour_kind": None, "flags": []}
+
+
+def _facts(clip: Clip, times: list[Fraction | None], unique: int) -> dict[str, Any]:
+    """What videos.parquet says of a clip that decoded."""
+    info = clip.info
+    notes = list(info.notes)
+    if clip.missing_indices:
+        shown = ", ".join(str(number) for number in clip.missing_indices[:5])
+        more = "" if len(clip.missing_indices) <= 5 else f" and {len(clip.missing_indices) - 5} more"
+        notes.append(f"images are missing from the sequence: {shown}{more}")
+    if clip.first_error is not None:
+        notes.append(f"decoding: {clip.first_error}")
+    return {
         "container": info.container,
         "codec": info.codec,
         "pixel_format": info.pixel_format,
@@ -160,34 +240,39 @@ def _read(task: VideoTask, staging: Path) -> dict[str, Any]:
         "frames_declared": info.frames_declared,
         "frames_decoded": len(times),
         "frames_unique": unique,
-        "decode_errors": errors,
+        "decode_errors": clip.decode_errors,
+        "rate_source": info.rate_source,
+        "manufacturer": info.manufacturer,
+        "device": info.device,
+        "mm_per_pixel_x": info.mm_per_pixel_x,
+        "mm_per_pixel_y": info.mm_per_pixel_y,
+        "regions": canonical_json([asdict(region) for region in info.regions]) if info.regions else None,
+        "notes": notes,
         **_rates(times, unique),
     }
-    video["flags"] = _flags(video, reasons, still)
-    reason = None if kept else "every frame that decodes is blank or damaged"
-    return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
 
 
-def _selector(task: VideoTask) -> Callable[[int, Fraction | None], bool]:
+def _selector(open_raw_clip: Callable[[], Clip], sampling: SamplingRule, hygiene: Hygiene) -> Callable[[int, Fraction | None], bool]:
     """Whether a unique frame is kept, by its position and time.
 
     The rule `count` needs the number of unique frames, which no container knows, so it costs a pass of its own.
     """
-    if task.sampling.rule != "count":
-        return Sampler(task.sampling).offer
-    with open_clip(task.raw, backend=task.read.backend) as clip:
-        times = [
-            None if look.frame.pts is None else Fraction(look.frame.pts) for look in look_at(clip, task.hygiene) if look.reason is None
-        ]
-    chosen = frozenset(choose(task.sampling, times))
+    if sampling.rule != "count":
+        return Sampler(sampling).offer
+    with open_raw_clip() as clip:
+        times = [None if look.frame.pts is None else Fraction(look.frame.pts) for look in look_at(clip, hygiene) if look.reason is None]
+    chosen = frozenset(choose(sampling, times))
     return lambda position, time: position in chosen
 
 
 def look_at(clip: Clip, hygiene: Hygiene) -> Iterator[_Look]:
-    """Every frame that decodes, judged damaged, blank, near_repeat (of the last unique frame) or unique."""
+    """Every frame that decodes, judged invalid, damaged, blank, near_repeat (of the last unique frame) or unique."""
     last: Frame | None = None
     before: Frame | None = None
     for frame in clip.frames():
+        if frame.invalid:
+            yield _Look(frame, "invalid")
+            continue
         if frame.damaged and not hygiene.keep_damaged:
             yield _Look(frame, "damaged")
             continue
@@ -230,23 +315,27 @@ def pixel_digest(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _store(pixels: NDArray[np.uint8], task: VideoTask, staging: Path, index: int) -> dict[str, Any]:
+def _store(frame: Frame, *, task: VideoTask, staging: Path) -> dict[str, Any]:
+    pixels = frame.pixels
     height, width = pixels.shape
     if task.image.max_side is not None and max(height, width) > task.image.max_side:
         scale = task.image.max_side / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    name = f"{task.images.name}_frame{index}.png"
+    name = f"{task.images.name}_frame{frame.index}.png"
     # OpenCV's own settings (run lengths after the "sub" filter): less time and less bytes here than zlib's levels (benchmarks/png.py).
     done, encoded = cv2.imencode(".png", pixels)
     if not done:
-        raise ReadError(task.raw, f"frame {index} could not be encoded as PNG", "report this with the file")
+        raise ReadError(task.raw, f"frame {frame.index} could not be encoded as PNG", "report this with the file")
     (staging / name).write_bytes(encoded.tobytes())
+    place = {"path": f"{task.images_path}/{name}", "width": pixels.shape[1], "height": pixels.shape[0]}
+    return place | frame_measures(pixels)
+
+
+def frame_measures(pixels: NDArray[np.uint8]) -> dict[str, Any]:
+    """The measures of a kept frame, (H, W) uint8, as frames.parquet holds them: fingerprint, digest of the pixels, quality."""
     mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(pixels))
     return {
-        "path": f"{task.images_path}/{name}",
-        "width": pixels.shape[1],
-        "height": pixels.shape[0],
         "fingerprint": fingerprint(pixels),
         "pixel_sha256": pixel_digest(pixels),
         # Rounded: the last bits of a float sum differ between processors, and equal input must give equal bytes.
@@ -267,8 +356,8 @@ def _rates(times: list[Fraction | None], unique: int) -> dict[str, float | None]
     return {"fps": float(1 / interval), "fps_effective": float(unique / duration), "duration_s": float(duration)}
 
 
-def _flags(video: dict[str, Any], reasons: Counter[str], still: int) -> list[str]:
-    decoded, unique, declared = video["frames_decoded"], video["frames_unique"], video["frames_declared"]
+def _flags(clip: Clip, video: dict[str, Any], reasons: Counter[str], still: int) -> list[str]:
+    decoded, unique = video["frames_decoded"], video["frames_unique"]
     repeats = reasons["near_repeat"]
     usable = unique + repeats
     flags = {
@@ -276,27 +365,24 @@ def _flags(video: dict[str, Any], reasons: Counter[str], still: int) -> list[str
         "damaged_frames": reasons["damaged"] > 0,
         "decode_errors": video["decode_errors"] > 0,
         "frozen": usable >= SHORT_CLIP_FRAMES and still >= FROZEN_SHARE * (usable - 1),
+        "invalid_frames": reasons["invalid"] > 0,
+        "missing_frames": bool(clip.missing_indices),
         "near_repeats": usable > 1 and repeats > NEAR_REPEATS_SHARE * usable,
         "short": decoded > 1 and unique < SHORT_CLIP_FRAMES,
-        "truncated": declared is not None and decoded < declared,
+        "truncated": clip.cut_short,
     }
     return [name for name, holds in flags.items() if holds]
 
 
 def _no_facts() -> dict[str, Any]:
-    nothing = (
-        "container",
-        "codec",
-        "pixel_format",
-        "width",
-        "height",
-        "time_base",
-        "frames_declared",
-        "fps",
-        "fps_effective",
-        "duration_s",
-    )
-    return dict.fromkeys(nothing) | {"frames_decoded": 0, "frames_unique": 0, "decode_errors": 0, "flags": []}
+    counts = {"frames_decoded": 0, "frames_unique": 0, "decode_errors": 0}
+    return dict.fromkeys(_NULLS) | counts | {"notes": [], "flags": []}
+
+
+_NULLS = (
+    "container", "codec", "pixel_format", "width", "height", "time_base", "frames_declared", "fps", "fps_effective", "duration_s",
+    "rate_source", "manufacturer", "device", "mm_per_pixel_x", "mm_per_pixel_y", "regions", "colour_kind",
+)  # fmt: skip
 
 
 def no_result(status: str, reason: str) -> dict[str, Any]:

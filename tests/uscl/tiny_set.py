@@ -33,7 +33,7 @@ def write_set(
         shared |= {"organ": "lung", "probe": "convex", "label": labels[video]}
         row = dict.fromkeys(manifest.VIDEOS_SCHEMA.names) | shared
         row |= {"path": f"clip{video:03d}.mp4", "bytes": 1, "frames_decoded": kept, "frames_unique": kept, "decode_errors": 0}
-        row |= {"labels": [], "flags": [], "status": "ok", "frames_kept": kept, "fps": fps}
+        row |= {"labels": [], "flags": [], "notes": [], "status": "ok", "frames_kept": kept, "fps": fps}
         videos.append(row)
         for frame in range(kept):
             path = f"images/{video_id}/clip{video:03d}_frame{frame}.png"

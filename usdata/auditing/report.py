@@ -33,6 +33,8 @@ FRAME_STEPS = {
     "near_repeat": ("near repeats", "repeat"),
     "blank": ("blank", "blank"),
     "damaged": ("damaged", "excluded"),
+    "invalid": ("marked invalid", "excluded"),
+    "clip_excluded": ("of excluded clips", "excluded"),
     "unaccounted": ("unaccounted", "failed"),
 }
 

@@ -42,7 +42,14 @@ def write_texture_set(
         shared |= {"organ": "lung", "probe": probes[video] if probes else "convex", "label": labels[video]}
         row = dict.fromkeys(manifest.VIDEOS_SCHEMA.names) | shared
         row |= {"path": f"{video}.mp4", "bytes": 1, "frames_decoded": frames_per_video, "frames_unique": frames_per_video}
-        row |= {"decode_errors": 0, "labels": [f"texture={texture}"], "flags": [], "status": "ok", "frames_kept": frames_per_video}
+        row |= {
+            "decode_errors": 0,
+            "labels": [f"texture={texture}"],
+            "flags": [],
+            "notes": [],
+            "status": "ok",
+            "frames_kept": frames_per_video,
+        }
         row |= {"manufacturer": "first" if video < count // 2 else "second"}
         videos.append(row)
         for frame in range(frames_per_video):

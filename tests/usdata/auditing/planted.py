@@ -42,6 +42,7 @@ def video(number: int, **changes: Any) -> dict[str, Any]:
         "labels": [],
         "licence": "CC BY 4.0",
         "flags": [],
+        "notes": [],
         "status": "ok",
         "frames_kept": FRAMES_PER_CLIP,
     }

@@ -55,6 +55,8 @@ def test_flow_adds_up(counted: dict) -> None:
         "blank": 0,
         "not_sampled": 14 * 7,
         "damaged": 12,
+        "invalid": 0,
+        "clip_excluded": 0,
         "kept": 14 * 3,
         "unaccounted": 0,
         "in_failed_clips": 5,

@@ -1,0 +1,73 @@
+"""Gray, tinted, colour: planted pictures, through a lossy codec too."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.usdata.clips import speckle_frames
+from tests.usdata.readers.generated import X264, encode
+from usdata.imaging.colour import ColourKind
+from usdata.readers import open_clip
+
+GRAY = np.stack(speckle_frames(12, height=288, width=384))
+
+
+def as_gray(frames: np.ndarray) -> np.ndarray:
+    return frames[..., None].repeat(3, axis=3)
+
+
+def as_sepia(frames: np.ndarray) -> np.ndarray:
+    """Brown tint as scanners have it: black stays black, each level has one colour."""
+    return np.stack([cv2.merge([frame, (frame * 0.8).astype(np.uint8), (frame * 0.5).astype(np.uint8)]) for frame in frames])
+
+
+def with_doppler(frames: np.ndarray) -> np.ndarray:
+    coloured = as_gray(frames).copy()
+    coloured[:, 90:180, 120:180] = (220, 30, 20)
+    coloured[:, 90:180, 180:240] = (20, 40, 220)
+    return coloured
+
+
+def with_logo(frames: np.ndarray) -> np.ndarray:
+    marked = as_gray(frames).copy()
+    marked[:, 4:12, 4:16] = (20, 200, 40)
+    return marked
+
+
+CASES = [(as_gray, "gray"), (with_logo, "gray"), (as_sepia, "tinted"), (with_doppler, "colour")]
+
+
+@pytest.mark.parametrize(("paint", "word"), CASES)
+def test_planted_colours(paint, word: str) -> None:
+    kind = ColourKind()
+    for frame in paint(GRAY):
+        kind.offer(lambda frame=frame: frame)
+    assert kind.word == word
+
+
+@pytest.mark.parametrize(("paint", "word"), CASES)
+@pytest.mark.parametrize("backend", ["pyav", "opencv"])
+def test_through_a_lossy_codec(tmp_path: Path, paint, word: str, backend: str) -> None:
+    path = encode(tmp_path / "clip.mp4", paint(GRAY), *X264, "-pix_fmt", "yuv420p")
+    kind = ColourKind()
+    with open_clip(path, backend=backend) as clip:
+        for frame in clip.frames():
+            assert frame.pixels.ndim == 2
+            kind.offer(clip.rgb)
+    assert kind.word == word
+
+
+def test_colour_that_comes_late_is_seen() -> None:
+    kind = ColourKind()
+    frames = np.concatenate([as_gray(GRAY), with_doppler(GRAY)])
+    looks = []
+    for number, frame in enumerate(frames):
+        kind.offer(lambda frame=frame, number=number: looks.append(number) or frame)
+    assert looks == [0, 1, 2, 3, 5, 9, 17]
+    assert kind.word == "colour"
+
+
+def test_nothing_seen_is_no_word() -> None:
+    assert ColourKind().word is None

@@ -1,0 +1,187 @@
+"""A first recipe for what a scan found: one that builds as it is, with the guesses in it marked for a person to check.
+
+A CSV that names clips becomes a source of layout `table`, with the columns whose names tell what they hold; what no table names becomes a
+source of layout `files`, numbered images first. Nothing is guessed from values: a wrong patient column would leak patients between folds.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from usdata.errors import UserError
+from usdata.files import write_text
+from usdata.recipe import SOURCE_NAME, load_recipe
+from usdata.scanning import ScannedFile, ScanResult
+
+# Words that columns of public sets use, in the order of trust; letters only, lower case.
+COLUMN_WORDS = {
+    "patient": ("patientid", "patient", "subjectid", "subject", "pid", "caseid", "case"),
+    "group": ("group", "groupid", "examid", "exam", "studyid", "study", "batch"),
+    "label": ("label", "class", "diagnosis", "category", "target"),
+    "probe": ("probe", "transducer"),
+    "organ": ("organ", "anatomy"),
+    "view": ("view", "bluepoint", "position"),
+    "manufacturer": ("manufacturer", "vendor"),
+    "licence": ("licence", "license"),
+}
+# A table that names fewer of its own rows' files than this is a table of something else.
+NAMED_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class _Table:
+    path: str
+    path_column: str
+    columns: list[str]
+    named: frozenset[str]
+
+    @property
+    def guessed(self) -> dict[str, str]:
+        """Contract field to the column that seems to hold it."""
+        words = {re.sub(r"[^a-z]", "", column.lower()): column for column in reversed(self.columns) if column != self.path_column}
+        return {
+            field: next(words[word] for word in known if word in words)
+            for field, known in COLUMN_WORDS.items()
+            if any(word in words for word in known)
+        }
+
+
+def write_first_recipe(result: ScanResult, path: Path) -> str:
+    """Write a recipe for the clips of a scan.
+
+    Args:
+        result: The scan.
+        path: The YAML file to write.
+
+    Returns:
+        What it takes and what to check, in a line.
+
+    Raises:
+        UserError: The file exists, or there is no clip to build from.
+    """
+    if path.exists():
+        raise UserError(path, "exists already", "remove it, or give another file")
+    if not result.clips:
+        raise UserError(result.raw, "holds no clip that can be read, so there is nothing to build", "see what was refused: usdata scan")
+    tables = _tables(result)
+    named = {clip for table in tables for clip in table.named}
+    left = [clip for clip in result.clips if clip.path not in named]
+    blocks = [_table_source(table, result) for table in tables] + _file_sources(left, result.raw)
+    name = _word(result.raw.resolve().name)
+    head = f"# A first recipe, written by 'usdata scan'. Lines marked with (?) are guesses: check them.\nname: {name}\n"
+    write_text(path, head + "sources:\n" + "\n".join(blocks))
+    load_recipe(path)
+    said = [f"{len(blocks)} {'source' if len(blocks) == 1 else 'sources'}, {len(result.clips)} clips"]
+    if tables:
+        said.append("tables " + ", ".join(table.path for table in tables))
+    said.append("check the lines marked (?)" if tables else "no table names the clips, so they have no labels and no patients yet")
+    return "; ".join(said)
+
+
+def _tables(result: ScanResult) -> list[_Table]:
+    """The CSV files that name clips; of two that name the same clip only the first one counts."""
+    clips = {clip.path for clip in result.clips}
+    found: list[_Table] = []
+    taken: set[str] = set()
+    for file in result.files:
+        if file.kind != "text" or PurePosixPath(file.path).suffix.lower() not in (".csv", ".txt"):
+            continue
+        table = _read(result.raw, file.path, clips)
+        if table is not None and not table.named & taken:
+            found.append(table)
+            taken |= table.named
+    return found
+
+
+def _read(raw: Path, path: str, clips: set[str]) -> _Table | None:
+    folder = PurePosixPath(path).parent
+    try:
+        with (raw / path).open(encoding="utf-8-sig", newline="") as file:
+            rows = [
+                {(key or "").strip(): (value or "").strip() for key, value in row.items() if key is not None}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error):  # a text that is no table tells nothing of clips
+        return None
+    if not rows:
+        return None
+    named = {column: [str(folder / row[column]) for row in rows if row.get(column)] for column in rows[0]}
+    best = max(named, key=lambda column: len(clips.intersection(named[column])))
+    hits = clips.intersection(named[best])
+    if len(hits) < NAMED_SHARE * len(rows):
+        return None
+    return _Table(path, best, list(rows[0]), frozenset(hits))
+
+
+def _table_source(table: _Table, result: ScanResult) -> str:
+    folder = str(PurePosixPath(table.path).parent)
+    lines = [
+        f"  - name: {_source_name(folder, result.raw)}",
+        "    layout: table",
+        f"    root: {_quoted(folder)}",
+        f"    table: {_quoted(PurePosixPath(table.path).name)}",
+        "    columns:",
+        f"      path: {_quoted(table.path_column)}",
+    ]
+    lines += [f"      {field}: {_quoted(column)}  # (?)" for field, column in table.guessed.items()]
+    if "label" not in table.guessed:
+        lines.append("      # label: COLUMN")
+    if "patient" in table.guessed:
+        lines.append(
+            "    # Patient ids are replaced by keyed hashes, which needs a secret; 'public' keeps them: only for ids of a published set."
+        )
+        lines.append("    patient_ids: pseudonym  # (?)")
+    else:
+        lines.append("    # patient: COLUMN        (without it every clip counts as another patient)")
+    others = [column for column in table.columns if column not in (table.path_column, *table.guessed.values())]
+    if others:
+        lines.append(f"    # other columns: {', '.join(others)}".replace("\n", " "))
+    return "\n".join([*lines, _SAMPLING])
+
+
+_SAMPLING = "    sampling: {rule: rate, hz: 3}\n"
+
+
+def _file_sources(clips: Sequence[ScannedFile], raw: Path) -> list[str]:
+    """A source a top folder and unit; numbered images come first, so that they are not taken as stills."""
+    by_root: dict[tuple[str, str], list[str]] = defaultdict(list)
+    several = len({_top(clip.path) for clip in clips}) > 1
+    for clip in clips:
+        root = _top(clip.path) if several else "."
+        by_root["sequence" if clip.kind == "sequence" else "file", root].append(clip.path)
+    blocks = []
+    for (unit, root), paths in sorted(by_root.items(), key=lambda entry: (entry[0][0] != "sequence", entry[0][1])):
+        name = _source_name(root, raw) + ("-sequences" if unit == "sequence" else "")
+        lines = [f"  - name: {name}", "    layout: files", f"    root: {_quoted(root)}", f"    unit: {unit}"]
+        below = Counter(str(PurePosixPath(path).relative_to(root).parent) for path in paths)
+        if len(below) > 1:
+            lines.append("    # If folders tell the label:    pattern: '^(?P<label>[^/]+)/'")
+        lines.append(
+            "    # If names tell the patient:    pattern: '(?P<patient>[^/_]+)_[^/]*$'    (else every clip counts as another patient)"
+        )
+        blocks.append("\n".join([*lines, _SAMPLING]))
+    return blocks
+
+
+def _top(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    return parts[0] if len(parts) > 1 else "."
+
+
+def _source_name(folder: str, raw: Path) -> str:
+    return _word(raw.resolve().name if folder == "." else folder)
+
+
+def _word(text: str) -> str:
+    """A text as a name that a recipe takes."""
+    word = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.")
+    return word if SOURCE_NAME.fullmatch(word) else "clips"
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
