@@ -36,11 +36,14 @@ from tests.usdata.clips import speckle_frames
 from tests.usdata.readers.generated import X264_B, encode
 
 COUNT, HEIGHT, WIDTH = 12, 48, 64
+# No random identifiers, no dates; x264's rate control by macroblock trees differs from run to run.
+REPEATABLE = ("-fflags", "+bitexact", "-flags:v", "+bitexact", "-threads", "1")
+X264 = (*X264_B, "-x264-params", "mbtree=0")
 VIDEOS: dict[str, tuple[str, ...]] = {
-    "h264.mp4": X264_B,
-    "h264_faststart.mov": (*X264_B, "-movflags", "+faststart"),
-    "h264.mkv": X264_B,
-    "h264.ts": X264_B,
+    "h264.mp4": X264,
+    "h264_faststart.mov": (*X264, "-movflags", "+faststart"),
+    "h264.mkv": X264,
+    "h264.ts": X264,
     "mpeg4.avi": ("-c:v", "mpeg4", "-q:v", "2", "-bf", "2"),
     "mjpeg.avi": ("-c:v", "mjpeg", "-q:v", "2"),
     "raw.avi": ("-c:v", "rawvideo", "-pix_fmt", "bgr24"),
@@ -60,7 +63,7 @@ def intact_files(folder: Path) -> dict[str, bytes]:
     frames = np.stack(speckle_frames(COUNT, height=HEIGHT, width=WIDTH))
     files: dict[str, bytes] = {}
     for name, options in VIDEOS.items():
-        files[name] = encode(folder / name, frames[..., None].repeat(3, axis=3), *options).read_bytes()
+        files[name] = encode(folder / name, frames[..., None].repeat(3, axis=3), *options, *REPEATABLE).read_bytes()
     for suffix in STILLS:
         files[f"still{suffix}"] = cv2.imencode(suffix, frames[0])[1].tobytes()
     files |= _dicom_files(frames)

@@ -44,10 +44,13 @@ def _failed_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     return Finding("failed-clips", "warning", message, rows, "Fetch or export these files again, or leave them out by name in the recipe.")
 
 
+DAMAGE_FLAGS = ("truncated", "decode_errors", "damaged_frames", "missing_frames")
+
+
 def _damaged_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     rows = []
     for clip in records(tables.kept):
-        marks = [flag.replace("_", " ") for flag in ("truncated", "decode_errors", "damaged_frames", "missing_frames") if flag in clip.flags]
+        marks = [flag.replace("_", " ") for flag in DAMAGE_FLAGS if flag in clip.flags]
         if not marks and not clip.decode_errors:
             continue
         declared = "" if pd.isna(clip.frames_declared) else f" of {int(clip.frames_declared)} declared"

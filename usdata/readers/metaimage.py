@@ -1,39 +1,60 @@
 """MetaImage: `.mha`, `.mhd` with its data beside it, and the tracked sequences of PlusToolkit (`.igs.mha`).
 
 In: a file whose header is `key = value` lines. Out: a `Clip` with the sequence's own time stamps, frames marked as not valid, turned to
-orientation MF. The header is parsed here and the pixels are streamed: SimpleITK, the format's own library, holds a compressed sequence
+orientation MF. The header is parsed here and the pixels are streamed: SimpleITK, which knows the format best, holds a compressed sequence
 whole (1.2 GB for 500 colour frames) and adds 260 MB to an installation; the tests hold this reader to it.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from math import prod
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from usdata.errors import ReadError
 from usdata.readers.base import Clip, ClipInfo, reading
 from usdata.readers.raw_frames import (
+    MAX_HEADER_BYTES,
     RawData,
     Stack,
     StackClip,
-    check_is_pictures,
-    checked_shape,
+    check_companion,
+    check_shape,
     companion,
-    plausible_spacing,
-    sequence_facts,
+    decimals,
+    declared_range,
+    one_axis_of_frames,
+    plain_word,
+    spacing,
+    start_from_end,
     stored_pictures,
+    text_of,
+    whole_numbers,
 )
+from usdata.readers.tracked import TrackedFields, check_is_pictures
 
-MAX_HEADER_BYTES = 16 << 20
 _ADVICE = "get the file again, or leave it out"
 # MetaIO's value types; its LONG has four bytes.
 _TYPES = {
     "MET_CHAR": "i1", "MET_ASCII_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4", "MET_DOUBLE": "f8",
 }  # fmt: skip
+# What is asked of a header here; everything else in it is passed over.
+_FIELDS = {
+    "objecttype", "ndims", "dimsize", "elementtype", "elementnumberofchannels", "elementspacing", "elementsize", "elementmin", "elementmax",
+    "binarydata", "binarydatabyteordermsb", "elementbyteordermsb", "compresseddata", "compresseddatasize", "headersize", "kinds",
+    "ultrasoundimageorientation", "ultrasoundimagetype", "elementdatafile",
+}  # fmt: skip
+
+
+class _Header(NamedTuple):
+    """The fields by their names in lower case, those of single frames, and the byte after the header."""
+
+    fields: dict[str, str]
+    tracked: TrackedFields
+    end: int
 
 
 def open_metaimage(path: Path, *, colour: bool = False) -> Clip:
@@ -47,40 +68,35 @@ def open_metaimage(path: Path, *, colour: bool = False) -> Clip:
         ReadError: The header cannot be, it holds no pictures, or its data are missing.
     """
     with reading(path, "cannot be read as MetaImage"):
-        fields, local_start = _header(path)
-        sizes = [int(size) for size in fields.get("DimSize", "").split()]
-        if len(sizes) < 2 or len(sizes) > 5:
-            raise ReadError(path, f"its header gives {len(sizes)} sizes (DimSize); pictures have 2 and more", _ADVICE)
-        check_is_pictures(path, fields, sizes)
-        if len([size for size in sizes[2:] if size != 1]) > 1:
-            raise ReadError(path, "holds volumes over time, not a clip of pictures", "save each plane as a clip of its own")
-        channels = int(fields.get("ElementNumberOfChannels", "1"))
-        width, height, frames = sizes[0], sizes[1], prod(sizes[2:])
-        checked_shape(path, width, height, frames, channels)
+        header = _header(path)
+        fields = header.fields
+        sizes = _sizes(path, fields)
+        check_is_pictures(path, header.tracked, fields.get("ultrasoundimagetype", ""), sizes)
+        _check_kinds(path, fields)
+        width, height, frames = sizes[0], sizes[1], one_axis_of_frames(path, sizes)
+        channels = _number(path, fields, "ElementNumberOfChannels", 1)
+        check_shape(path, width, height, frames, channels)
         dtype = _dtype(path, fields)
-        if not _true(fields.get("BinaryData", "True")):
-            raise ReadError(path, "its pixels are written as text (BinaryData = False), which is not read", "convert it to binary first")
-        data = _data(path, fields, local_start, width * height * frames * channels * dtype.itemsize)
+        data = _data(path, header, width * height * frames * channels * dtype.itemsize)
         pictures = partial(stored_pictures, data, width, height, frames, channels, dtype)
-        stack = Stack(width, height, frames, channels, dtype, pictures, _declared_range(fields))
-        facts = sequence_facts(fields, frames)
-        spacing = [float(value) for value in (fields.get("ElementSpacing") or fields.get("ElementSize") or "").split()]
-        mm_x, mm_y = plausible_spacing(spacing)
+        scale = declared_range(fields.get("elementmin"), fields.get("elementmax"))
+        facts = header.tracked.facts(frames, fields.get("ultrasoundimageorientation", ""))
+        mm_per_pixel, notes = spacing(decimals(fields.get("elementspacing") or fields.get("elementsize") or ""))
         info = ClipInfo(
             container="metaimage",
             codec=data.encoding,
-            pixel_format=dtype.name + (f" x{channels}" if channels > 1 else ""),
+            pixel_format=None,
             width=width,
             height=height,
             time_base=None,
             frames_declared=frames,
             declared_rate=None,
             backend="metaimage",
-            rate_source="timestamps" if facts.time_base is not None else None,
-            mm_per_pixel_x=mm_x,
-            mm_per_pixel_y=mm_y,
+            rate_source=None if facts.time_base is None else "timestamps",
+            notes=notes,
         )
-        return StackClip(path, stack, facts, info, colour=colour)
+        stack = Stack(width, height, frames, channels, dtype, pictures, scale)
+        return StackClip(path, stack, facts, info, mm_per_pixel=mm_per_pixel, colour=colour)
 
 
 def data_files(path: Path) -> tuple[str, ...]:
@@ -90,62 +106,95 @@ def data_files(path: Path) -> tuple[str, ...]:
         ReadError: It lies elsewhere, or the header cannot be read.
     """
     with reading(path, "cannot be read as MetaImage"):
-        name = _header(path)[0]["ElementDataFile"]
-        if name.upper() == "LOCAL":
-            return ()
-        _refuse_several(path, name)
-        return (companion(path, name).name,)
+        file = _data_file(path, _header(path).fields)
+        return () if file is None else (file.name,)
 
 
-def _header(path: Path) -> tuple[dict[str, str], int]:
-    """The fields, and where the data start if they follow."""
+def _header(path: Path) -> _Header:
     fields: dict[str, str] = {}
+    tracked = TrackedFields()
     with path.open("rb") as file:
-        for line in iter(partial(file.readline, MAX_HEADER_BYTES), b""):
-            key, equals, value = line.decode("latin-1").partition("=")
-            if not equals or file.tell() > MAX_HEADER_BYTES:
-                break
-            fields[key.strip()] = value.strip()
-            if key.strip() == "ElementDataFile":
-                return fields, file.tell()
-    raise ReadError(path, "its header does not say where the pixels are (ElementDataFile)", _ADVICE)
+        while (left := MAX_HEADER_BYTES - file.tell()) > 0 and (line := file.readline(left)):
+            name, equals, value = text_of(line).partition("=")
+            name, value = name.strip(), value.strip()
+            if not equals or tracked.add(path, name, value):
+                continue
+            if name.lower() in _FIELDS:
+                fields[name.lower()] = value
+            if name.lower() == "elementdatafile":
+                return _Header(fields, tracked, file.tell())
+    raise ReadError(path, "its header does not say where the pixels are (ElementDataFile): it is cut short or damaged", _ADVICE)
 
 
-def _dtype(path: Path, fields: dict[str, str]) -> np.dtype:
-    name = fields.get("ElementType", "").split("_ARRAY")[0]
-    if name not in _TYPES:
-        raise ReadError(path, f"its pixels are of the unknown type '{name[:40]}' (ElementType)", _ADVICE)
-    big = _true(fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False")))
-    return np.dtype((">" if big else "<") + _TYPES[name])
+def _sizes(path: Path, fields: dict[str, str]) -> list[int]:
+    if fields.get("objecttype", "Image").lower() != "image":
+        raise ReadError(path, f"holds a MetaIO object of the kind {plain_word(fields['objecttype'])}, not an image", "leave it out")
+    sizes = whole_numbers(path, "DimSize", fields.get("dimsize", ""))
+    axes = _number(path, fields, "NDims", len(sizes))
+    if not 2 <= axes <= 5 or axes != len(sizes):
+        raise ReadError(path, f"its header gives {len(sizes)} sizes for {axes} axes (DimSize, NDims); a clip has 2 to 5", _ADVICE)
+    return sizes
 
 
-def _data(path: Path, fields: dict[str, str], local_start: int, size: int) -> RawData:
-    encoding = "zlib" if _true(fields.get("CompressedData", "False")) else "raw"
-    name = fields["ElementDataFile"]
+def _check_kinds(path: Path, fields: dict[str, str]) -> None:
+    kinds = fields.get("kinds", "").lower().split()
+    if any(kind in ("list", "time") for kind in kinds[:2]):
+        raise ReadError(path, "its frames do not lie one after another: their axis is not the last", "save it with that axis last")
+
+
+def _number(path: Path, fields: dict[str, str], name: str, default: int) -> int:
+    if not fields.get(name.lower()):
+        return default
+    numbers = whole_numbers(path, name, fields[name.lower()])
+    if len(numbers) != 1:
+        raise ReadError(path, f"its header gives {len(numbers)} numbers for '{name}'", _ADVICE)
+    return numbers[0]
+
+
+def _dtype(path: Path, fields: dict[str, str]) -> np.dtype[Any]:
+    name = fields.get("elementtype", "").upper()
+    code = _TYPES.get(name.removesuffix("_ARRAY"))
+    if code is None:
+        raise ReadError(path, f"its pixels are of a type that is not read (ElementType is {plain_word(name)})", _ADVICE)
+    big = _true(fields.get("binarydatabyteordermsb") or fields.get("elementbyteordermsb") or "False")
+    return np.dtype((">" if big else "<") + code)
+
+
+def _data(path: Path, header: _Header, size: int) -> RawData:
+    """Where the pixels lie; `size` is their bytes, unpacked."""
+    fields = header.fields
+    if not _true(fields.get("binarydata") or "True"):
+        raise ReadError(path, "its pixels are written as text (BinaryData = False), which is not read", "convert it to binary data first")
+    packed = _true(fields.get("compresseddata") or "False")
+    file = _data_file(path, fields)
+    if file is None and header.end == path.stat().st_size:
+        what = "a tracked sequence of transforms alone" if header.tracked.numbers else "a header alone"
+        raise ReadError(path, f"is {what}: no pixels follow it", "leave it out, or get the file again")
+    if file is not None:
+        check_companion(path, file)
+    start = _number(path, fields, "HeaderSize", 0)
+    if start == 0 and file is None:
+        start = header.end
+    if start < 0:  # the pixels are what the file ends with
+        if packed:
+            size = _number(path, fields, "CompressedDataSize", 0)
+            if size <= 0:
+                raise ReadError(path, "its packed pixels are said to be what the file ends with, and their size is not given", _ADVICE)
+        start = start_from_end(path, file or path, size)
+    return RawData(file or path, start, "zlib" if packed else "raw")
+
+
+def _data_file(path: Path, fields: dict[str, str]) -> Path | None:
+    """The file that holds the pixels; None where they follow the header."""
+    name = fields["elementdatafile"]
     if name.upper() == "LOCAL":
-        return RawData(path, local_start, encoding)
-    _refuse_several(path, name)
-    file = companion(path, name)
-    if not file.is_file():
-        raise ReadError(path, "the file that holds its pixels is missing (ElementDataFile)", "put it beside the header")
-    skip = int(fields.get("HeaderSize", "0"))
-    if skip < 0:  # the pixels are what the file ends with
-        skip = max(0, file.stat().st_size - size)
-    return RawData(file, skip, encoding)
-
-
-def _refuse_several(path: Path, name: str) -> None:
-    if name.upper().startswith("LIST") or "%" in name:
-        raise ReadError(path, "its pixels lie in a list of files, which is not read", "join them into one file, or read the list's images")
-
-
-def _declared_range(fields: dict[str, str]) -> tuple[float, float] | None:
-    try:
-        low, high = float(fields["ElementMin"]), float(fields["ElementMax"])
-    except (KeyError, ValueError):
         return None
-    return (low, high) if low < high else None
+    if name.upper().split()[:1] == ["LIST"] or "%" in name:
+        raise ReadError(
+            path, "its pixels lie in a list of files, which is not read", "join them into one file, or read that folder's images"
+        )
+    return companion(path, name)
 
 
 def _true(text: str) -> bool:
-    return text.strip().lower() in ("true", "t", "1", "yes", "y")
+    return text.lower() in ("true", "t", "1", "yes", "y")

@@ -2,35 +2,54 @@
 
 In: where the pixels lie, how they are stored, and what the header says of each frame. Out: 8-bit frames, one in memory at a time, also of
 compressed data. Guarantees: a header's claim costs no memory before it is checked; of data that end early the whole frames are given; wider
-pixels are scaled once for the clip and never frame by frame.
+pixels are scaled by one rule for the whole clip, never frame by frame, and the rule is among the notes.
 """
 
 from __future__ import annotations
 
 import bz2
 import math
+import os
+import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 
 from usdata.errors import ReadError
-from usdata.readers.base import Clip, ClipInfo, Decoded, check_size
+from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded, check_size
 
+# A tracked sequence writes some eight fields of 150 bytes a frame: this is half an hour at 30 Hz.
+MAX_HEADER_BYTES = 64 << 20
+# 92 hours at 30 Hz; a header that claims more is damaged.
 MAX_FRAMES = 10_000_000
-# Denominators of time stamps up to a nanosecond; anything finer is noise of a float's printing.
-_FINEST_TICK = 10**9
+# A clip of 8-bit values that never exceed this shows nothing: its values are of another range (floats from 0 to 1, most often).
+_LEAST_WHITE = 32
+# Deflate packs at most 1032 bytes into one (zlib's technical notes).
+_DEFLATE_RATIO = 1032
 _BLOCK = 1 << 16
+_VALUES_AT_ONCE = 1 << 20
 _ADVICE = "get the file again, or leave it out"
 
 
-class EndsEarlyError(Exception):
-    """The data end, or are damaged, before the last frame; the text says how."""
+class Finding(NamedTuple):
+    """What a pass over stored pictures met in place of a picture.
+
+    Attributes:
+        text: In words.
+        error: True for damage; False for what is odd and costs nothing, which becomes a note.
+        cut_short: The data end before their end.
+    """
+
+    text: str
+    error: bool = True
+    cut_short: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,14 +57,15 @@ class Stack:
     """Pictures as a header describes them.
 
     Attributes:
-        width: Pixels a row.
-        height: Rows.
+        width: Pixels a row, as stored.
+        height: Rows, as stored.
         frames: How many pictures the header declares.
         channels: 1, or 3 for RGB.
-        dtype: Of a stored value, with its byte order.
-        pictures: Starts a pass over the stored pictures, (height, width) or (height, width, 3) of any type; a second call starts anew.
-            Ends with `EndsEarlyError` where data are missing.
-        declared_range: The values that are shown as black and white, where the header tells.
+        dtype: Of a value as `pictures` gives it.
+        pictures: Starts a pass over the stored pictures, (height, width) or (height, width, 3); a second call starts anew.
+        declared_range: The values that are shown as black and white, where the header tells; 8-bit unsigned pictures have no need of it.
+        slope: Factor from a stored value to the true one.
+        intercept: What is added then.
     """
 
     width: int
@@ -53,62 +73,127 @@ class Stack:
     frames: int
     channels: int
     dtype: np.dtype[Any]
-    pictures: Callable[[], Iterator[np.ndarray]]
+    pictures: Callable[[], Iterator[np.ndarray | Finding]]
     declared_range: tuple[float, float] | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
+
+    @property
+    def pixel_format(self) -> str:
+        """The stored type in numpy's words, and the values of a pixel where there are several: "uint8", "uint8 x3"."""
+        return self.dtype.name + (f" x{self.channels}" if self.channels > 1 else "")
 
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """What a header says of single frames.
+    """What a header says of single frames, and how its pictures are to be turned.
 
     Attributes:
         time_base: Seconds a tick; None without times.
-        pts: Ticks of each frame, None where it has no time; shorter than the clip where the rest has none.
+        pts: Ticks of each frame that has a time, by its index.
         invalid: Indices of frames that are marked as not valid.
+        transpose: Exchange rows and columns; the flips come after it.
         flip_x: Mirror left to right.
         flip_y: Mirror top to bottom.
         notes: What was not believed.
     """
 
     time_base: Fraction | None = None
-    pts: tuple[int | None, ...] = ()
+    pts: Mapping[int, int] | Sequence[int] = field(default_factory=dict)
     invalid: frozenset[int] = frozenset()
+    transpose: bool = False
     flip_x: bool = False
     flip_y: bool = False
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+
+    def pts_of(self, index: int) -> int | None:
+        """The time of a frame in ticks, None where it has none."""
+        if isinstance(self.pts, Mapping):
+            return self.pts.get(index)
+        return self.pts[index] if index < len(self.pts) else None
+
+    def turned(self, pixels: np.ndarray) -> np.ndarray:
+        """The picture as a person should see it."""
+        if self.transpose:
+            pixels = pixels.swapaxes(0, 1)
+        return pixels[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
 
 
 class StackClip(Clip):
-    """A stack of pictures, passed through once (twice where their range has to be found first)."""
+    """A stack of pictures, passed through once (twice where the range of its values has to be found first).
 
-    def __init__(self, path: Path, stack: Stack, facts: FrameFacts, info: ClipInfo, *, colour: bool) -> None:
+    Args:
+        path: The file.
+        stack: Its pictures; their claims have passed `check_shape`.
+        facts: What is known of single frames.
+        info: What is known of the clip; its size, pixel format, times and notes are completed here.
+        mm_per_pixel: Spacing of the stored x and y.
+        colour: True for RGB frames.
+
+    Raises:
+        ReadError: Not one picture is whole, or their values have no range.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        stack: Stack,
+        facts: FrameFacts,
+        info: ClipInfo,
+        *,
+        mm_per_pixel: tuple[float | None, float | None] = (None, None),
+        colour: bool,
+    ) -> None:
         super().__init__(path)
-        self._stack, self._facts, self._colour = stack, facts, colour
-        self._scaled, note = _scaling(stack)
-        notes = (*info.notes, *facts.notes, *([note] if note else []))
-        self.info = replace(info, notes=notes, time_base=facts.time_base)
-        self._pictures: Iterator[np.ndarray] | None = self._counted(stack.pictures())
-        # The first picture is decoded now: a header alone is no clip.
+        self._facts, self._colour = facts, colour
+        self._to_uint8, note = _scaling(path, stack)
+        (width, height), (mm_x, mm_y) = (stack.width, stack.height), mm_per_pixel
+        if facts.transpose:
+            width, height, mm_x, mm_y = height, width, mm_y, mm_x
+        self.info = replace(
+            info,
+            pixel_format=stack.pixel_format,
+            width=width,
+            height=height,
+            frames_declared=stack.frames,
+            time_base=facts.time_base,
+            mm_per_pixel_x=mm_x,
+            mm_per_pixel_y=mm_y,
+            notes=(*info.notes, *facts.notes, *([note] if note else [])),
+        )
+        self._pictures: Iterator[np.ndarray] = self._counted(stack.pictures())
+        # The first picture is read now: a header alone is no clip.
         self._first = next(self._pictures, None)
         if self._first is None:
-            raise ReadError(path, f"no frame of it decodes ({self.first_error or 'the data are missing'})", _ADVICE)
+            raise ReadError(path, f"no frame of it is whole ({self.first_error or 'there are no data'})", _ADVICE)
 
-    def _counted(self, pictures: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    def _counted(self, pictures: Iterator[np.ndarray | Finding]) -> Iterator[np.ndarray]:
+        failures = 0
         try:
-            yield from pictures
-        except EndsEarlyError as error:
-            self._count_error(str(error))
+            for picture in pictures:
+                if not isinstance(picture, Finding):
+                    failures = 0
+                    yield picture
+                elif picture.error:
+                    self._count_error(picture.text)
+                    self.cut_short |= picture.cut_short
+                    failures += 1
+                    if failures >= MAX_CONSECUTIVE_ERRORS:
+                        return
+                else:
+                    self.info = replace(self.info, notes=(*self.info.notes, picture.text))
+        except OSError as error:
+            self._count_error(f"cannot be read on: {error.strerror or 'the disk or the file fails'}")
             self.cut_short = True
+        finally:
+            _close(pictures)
 
     def _decode(self) -> Iterator[Decoded]:
-        assert self._pictures is not None
         index = 0
         picture, self._first = self._first, None
         while picture is not None:
-            pixels = self._scaled(picture)
-            pixels = pixels[:: -1 if self._facts.flip_y else 1, :: -1 if self._facts.flip_x else 1]
-            pts = self._facts.pts[index] if index < len(self._facts.pts) else None
-            yield self._delivered(np.ascontiguousarray(pixels), pts, index in self._facts.invalid)
+            pixels = np.ascontiguousarray(self._facts.turned(self._to_uint8(picture)))
+            yield self._delivered(pixels, self._facts.pts_of(index), index in self._facts.invalid)
             index += 1
             picture = next(self._pictures, None)
 
@@ -117,46 +202,94 @@ class StackClip(Clip):
             return Decoded(pts, cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB) if self._colour else pixels, invalid=invalid)
         if self._colour:
             return Decoded(pts, pixels, invalid=invalid)
-        return Decoded(pts, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), invalid=invalid, rgb=lambda: pixels)
+        return Decoded(pts, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), invalid=invalid, rgb=partial(np.asarray, pixels))
 
     def close(self) -> None:
-        if isinstance(self._pictures, Iterator) and hasattr(self._pictures, "close"):
-            self._pictures.close()
+        _close(self._pictures)
         self._first = None
-        self._pictures = iter(())
 
 
-def _scaling(stack: Stack) -> tuple[Callable[[np.ndarray], np.ndarray], str | None]:
-    """How stored values become 0 to 255, and a note where that is this reader's own choice."""
-    if stack.dtype == np.uint8 and stack.declared_range is None:
-        return lambda picture: picture, None
+def _close(iterator: object) -> None:
+    """Leave a generator, so that the file it holds is given back now."""
+    close = getattr(iterator, "close", None)
+    if close is not None:
+        close()
+
+
+# Values
+
+
+def _scaling(path: Path, stack: Stack) -> tuple[Callable[[np.ndarray], np.ndarray], str | None]:
+    """How stored values become 0 to 255, and a note that says so."""
+    rescaled = (stack.slope, stack.intercept) != (1.0, 0.0)
+    if stack.dtype == np.uint8 and not rescaled:
+        return np.asarray, None
     if stack.declared_range is not None:
         low, high = stack.declared_range
-        note = None
+        note = f"{stack.dtype.name} values, scaled from {low:g}..{high:g} (the header's range) to 0..255"
     else:
-        low, high = _range_of(stack.pictures())
-        if low >= 0 and 1 < high <= 255:
-            return lambda picture: np.rint(np.nan_to_num(picture)).astype(np.uint8), f"values of {stack.dtype.name} within 0..255 are kept"
-        note = f"the header gives no range: scaled from {low:g}..{high:g}, the clip's own, to 0..255"
-    factor = 255 / (high - low) if high > low else 0.0
-
-    def scaled(picture: np.ndarray) -> np.ndarray:
-        values = np.nan_to_num(picture.astype(np.float64), nan=low, posinf=high, neginf=low)
-        return np.rint(np.clip((values - low) * factor, 0, 255)).astype(np.uint8)
-
-    return scaled, note
+        low, high = _own_range(path, stack)
+        if low >= 0 and _LEAST_WHITE <= high <= 255:
+            low, high, note = 0.0, 255.0, f"{stack.dtype.name} values, all of them within 0..255: kept as they are"
+        else:
+            note = f"{stack.dtype.name} values, scaled from {low:g}..{high:g} (the clip's own range) to 0..255"
+    return partial(_scaled, low=low, high=high, slope=stack.slope, intercept=stack.intercept), note
 
 
-def _range_of(pictures: Iterator[np.ndarray]) -> tuple[float, float]:
+def _scaled(values: np.ndarray, *, low: float, high: float, slope: float, intercept: float) -> np.ndarray:
+    """(v - low) · 255 / (high - low), rounded and clipped; what is no number is black."""
+    flat = values.reshape(-1)
+    out = np.empty(flat.shape, np.uint8)
+    for start in range(0, flat.size, _VALUES_AT_ONCE):
+        part = flat[start : start + _VALUES_AT_ONCE].astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            part = np.nan_to_num(part * slope + intercept, nan=low, posinf=high, neginf=low)
+            part = np.clip(part, low, high) - low
+        # A clip of one value shows nothing; it is black, as it has no white.
+        out[start : start + _VALUES_AT_ONCE] = np.rint(part * 255 / (high - low)) if high > low else 0
+    return out.reshape(values.shape)
+
+
+def _own_range(path: Path, stack: Stack) -> tuple[float, float]:
+    """The smallest and the largest finite value of the pictures that are whole, in one pass."""
     low, high = math.inf, -math.inf
+    pictures = stack.pictures()
     try:
         for picture in pictures:
-            finite = picture[np.isfinite(picture)]
+            if isinstance(picture, Finding):  # the second pass counts it
+                continue
+            finite = picture if picture.dtype.kind in "iu" else picture[np.isfinite(picture)]
             if finite.size:
                 low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    except EndsEarlyError:  # the second pass counts it
+    except OSError:  # likewise
         pass
-    return (low, high) if low <= high else (0.0, 0.0)
+    finally:
+        _close(pictures)
+    if low > high:
+        return 0.0, 0.0
+    low, high = sorted((low * stack.slope + stack.intercept, high * stack.slope + stack.intercept))
+    if usable_range(low, high) is None and low != high:
+        raise ReadError(path, "its values have no range that can be shown", _ADVICE)
+    return low, high
+
+
+def usable_range(low: float, high: float) -> tuple[float, float] | None:
+    """The range of values that a header tells, or None where it cannot be one."""
+    # Beyond these, arithmetic on the values overflows.
+    if math.isfinite(low) and math.isfinite(high) and 1e-290 < high - low < 1e290:
+        return low, high
+    return None
+
+
+def declared_range(low: str | None, high: str | None) -> tuple[float, float] | None:
+    """The same of a text header's two fields."""
+    try:
+        return usable_range(float(low or "nan"), float(high or "nan"))
+    except ValueError:
+        return None
+
+
+# Where the pixels lie
 
 
 @dataclass(frozen=True)
@@ -165,16 +298,18 @@ class RawData:
 
     Attributes:
         path: The file that holds them.
-        offset: First byte.
-        encoding: raw, zlib, gzip or bzip2.
+        offset: First byte in the file.
+        encoding: "raw", "zlib", "gzip" or "bzip2".
+        skip: Unpacked bytes before the first picture.
     """
 
     path: Path
     offset: int
     encoding: str = "raw"
+    skip: int = 0
 
 
-def checked_shape(path: Path, width: int, height: int, frames: int, channels: int) -> None:
+def check_shape(path: Path, width: int, height: int, frames: int, channels: int) -> None:
     """Refuse what no header may claim.
 
     Raises:
@@ -188,181 +323,124 @@ def checked_shape(path: Path, width: int, height: int, frames: int, channels: in
 
 
 def stored_pictures(
-    data: RawData, width: int, height: int, frames: int, channels: int, dtype: np.dtype[Any], *, skip: int = 0
-) -> Iterator[np.ndarray]:
+    data: RawData, width: int, height: int, frames: int, channels: int, dtype: np.dtype[Any]
+) -> Iterator[np.ndarray | Finding]:
     """The pictures of a file, x running fastest, then y, then the frames; RGB values of a pixel lie together.
 
-    Args:
-        skip: Unpacked bytes to pass over first.
+    Yields:
+        Each whole picture; at the end a `Finding` where data are missing, damaged or left over.
 
     Raises:
-        EndsEarlyError: After the last whole picture, where fewer than `frames` are there.
+        OSError: The file cannot be read.
     """
-    size = width * height * channels * dtype.itemsize
     shape = (height, width) if channels == 1 else (height, width, channels)
+    size = math.prod(shape) * dtype.itemsize
     with data.path.open("rb") as file:
+        held = max(0, os.fstat(file.fileno()).st_size - data.offset)
+        if data.encoding in ("zlib", "gzip"):
+            held *= _DEFLATE_RATIO
+        # bzip2 packs a million to one: no claim of its header can be refused by its size.
+        enough = size + data.skip <= held or data.encoding == "bzip2"
         file.seek(data.offset)
-        blocks = _Inflated(file, data.encoding)
-        while skip > 0 and (passed := len(blocks.read(min(skip, _BLOCK)))):
-            skip -= passed
+        unpacked = _Unpacked(file, data.encoding)
+        unpacked.pass_over(data.skip if enough else 0)
         for number in range(frames):
-            content = blocks.read(size)
-            if len(content) < size:
-                raise EndsEarlyError(blocks.damage or f"the data end in frame {number} of {frames}")
-            yield np.frombuffer(content, dtype).reshape(shape)
+            picture = np.empty(shape if enough else 0, dtype)
+            if not enough or unpacked.read_into(picture.reshape(-1).view(np.uint8).data) < size:
+                yield Finding(unpacked.damage or f"the data end within frame {number + 1} of {frames}", cut_short=True)
+                return
+            yield picture
+        yield from unpacked.check_end()
 
 
-class _Inflated:
-    """A file's bytes, unpacked as far as they are asked for."""
+class _Unpacked:
+    """A file's bytes from where it stands, unpacked as far as they are asked for.
+
+    Attributes:
+        damage: Why no more can be unpacked; None while all is well, and at a plain end.
+    """
 
     def __init__(self, file: BinaryIO, encoding: str) -> None:
         self._file = file
         self._encoding = encoding
         self._unpacker = self._fresh()
-        self._held = b""
+        self._waiting = b""
+        self._ended = False
         self.damage: str | None = None
 
     def _fresh(self) -> Any:
-        makers = {"zlib": lambda: zlib.decompressobj(47), "gzip": lambda: zlib.decompressobj(47), "bzip2": bz2.BZ2Decompressor}
-        return makers[self._encoding]() if self._encoding in makers else None
+        if self._encoding == "bzip2":
+            return bz2.BZ2Decompressor()
+        # zlib's own header and gzip's are told apart by zlib.
+        return None if self._encoding == "raw" else zlib.decompressobj(47)
 
-    def read(self, size: int) -> bytes:
-        """At most `size` bytes; fewer only at the end or at damage."""
-        if self._unpacker is None:
-            return self._file.read(size)
-        parts: list[bytes] = []
-        missing = size
-        while missing > 0 and self.damage is None:
-            part = self._unpacked(missing)
-            if not part and not self._held and self._at_end:
+    def read_into(self, target: memoryview) -> int:
+        """Fill the target; fewer bytes than it holds come only at the end or at damage."""
+        done = 0
+        while done < len(target):
+            piece = self._piece(len(target) - done)
+            if not piece:
                 break
-            parts.append(part)
-            missing -= len(part)
-        return b"".join(parts)
+            target[done : done + len(piece)] = piece
+            done += len(piece)
+        return done
 
-    _at_end = False
+    def pass_over(self, size: int) -> None:
+        """Unpack and forget so many bytes."""
+        while size > 0 and (piece := self._piece(min(size, _BLOCK))):
+            size -= len(piece)
 
-    def _unpacked(self, size: int) -> bytes:
-        """Up to `size` unpacked bytes; nothing where more input is needed or none is left."""
-        if self._unpacker.eof:
-            # Another member follows, or padding that is none.
-            self._held = self._unpacker.unused_data
-            self._unpacker = self._fresh()
-        waiting = self._held
-        if not waiting and getattr(self._unpacker, "needs_input", True):
-            waiting = self._file.read(_BLOCK)
-            self._at_end = not waiting
-        try:
-            part: bytes = self._unpacker.decompress(waiting, size)
-        except (zlib.error, OSError, EOFError, ValueError) as error:
-            self.damage = f"the compressed data are damaged ({error})"
-            return b""
-        self._held = getattr(self._unpacker, "unconsumed_tail", b"")
-        return part
+    def check_end(self) -> Iterator[Finding]:
+        """After the last picture: are there data left, and do packed ones end as they should?"""
+        if self._piece(1):
+            yield Finding("the file holds more data than its header declares; they are not read", error=False)
+        elif self.damage is not None:
+            yield Finding(self.damage, cut_short=self._ended)
 
+    def _piece(self, size: int) -> bytes:
+        """1 to `size` bytes; none at the end or at damage."""
+        if self._unpacker is None:
+            return self._file.read(min(size, _BLOCK * 16))
+        while self.damage is None:
+            if self._unpacker.eof and not self._next_member():
+                break
+            if not self._waiting and not self._ended and getattr(self._unpacker, "needs_input", True):
+                self._waiting = self._file.read(_BLOCK)
+                self._ended = not self._waiting
+            try:
+                piece: bytes = self._unpacker.decompress(self._waiting, size)
+            except (zlib.error, OSError, EOFError, ValueError) as error:
+                self.damage = f"the compressed data are damaged ({' '.join(str(error).split())[:100]})"
+                break
+            self._waiting = getattr(self._unpacker, "unconsumed_tail", b"")
+            if piece:
+                return piece
+            if self._ended and not self._unpacker.eof:
+                self.damage = "the compressed data break off"
+        return b""
 
-def exact_times(seconds: Sequence[str | None]) -> tuple[Fraction | None, tuple[int | None, ...], str | None]:
-    """Time stamps as ticks of one rational time base.
-
-    Args:
-        seconds: Decimal numbers as a header gives them, one a frame; None where it gives none.
-
-    Returns:
-        The time base, the ticks of each frame, and a note where stamps are missing or do not ascend: those frames have no time.
-    """
-    times: list[Fraction | None] = []
-    odd = 0
-    last: Fraction | None = None
-    for text in seconds:
-        time = _decimal(text)
-        if time is None or (last is not None and time <= last):
-            odd += 1
-            times.append(None)
-        else:
-            last = time
-            times.append(time)
-    if last is None:
-        return None, (), None if all(text is None for text in seconds) else "the time stamps of its frames cannot be read"
-    base = Fraction(1, math.lcm(*(time.denominator for time in times if time is not None)))
-    note = f"{odd} of {len(times)} frames have no time stamp, or one that is not later than the last" if odd else None
-    return base, tuple(None if time is None else int(time / base) for time in times), note
+    def _next_member(self) -> bool:
+        """Go on with a further member (gzip and bzip2 files may be several joined); what else follows is padding."""
+        rest: bytes = self._unpacker.unused_data
+        if len(rest) < 3:
+            rest += self._file.read(_BLOCK)
+        if not rest.startswith({"gzip": b"\x1f\x8b", "bzip2": b"BZh"}.get(self._encoding, b"no")):
+            return False
+        self._unpacker = self._fresh()
+        self._waiting = rest
+        return True
 
 
-def _decimal(text: str | None) -> Fraction | None:
-    if text is None or len(text) > 40:
-        return None
-    try:
-        time = Fraction(text.strip())
-    except (ValueError, ZeroDivisionError):
-        return None
-    if abs(time) > 10**12:
-        return None
-    return Fraction(round(time * _FINEST_TICK), _FINEST_TICK) if time.denominator > _FINEST_TICK else time
-
-
-# Fields of tracked sequences, as PlusToolkit and 3D Slicer write them into MetaImage and NRRD headers: Seq_Frame0007_Timestamp.
-SEQUENCE_PREFIX = "Seq_Frame"
-
-
-def sequence_facts(fields: Mapping[str, str], frames: int) -> FrameFacts:
-    """What a tracked sequence's header says of its frames: status, time stamps, orientation.
-
-    The pictures are turned to orientation MF, as PlusToolkit does when it reads: x towards the marked side of the probe, y away from it.
-    """
-    stamps: dict[int, str] = {}
-    invalid: set[int] = set()
-    numbers: set[int] = set()
-    for key, value in fields.items():
-        number, _, what = key.removeprefix(SEQUENCE_PREFIX).partition("_") if key.startswith(SEQUENCE_PREFIX) else ("", "", "")
-        if not number.isdigit() or len(number) > 9:
-            continue
-        numbers.add(int(number))
-        if what == "Timestamp":
-            stamps[int(number)] = value
-        elif what in ("ImageStatus", "Status") and value.strip().upper() != "OK":
-            invalid.add(int(number))
-    notes = []
-    if numbers and max(numbers) >= frames and len(numbers) == frames:
-        # Numbers with gaps, one for each picture: they are names, not places.
-        place = {number: position for position, number in enumerate(sorted(numbers))}
-        stamps = {place[number]: text for number, text in stamps.items()}
-        invalid = {place[number] for number in invalid}
-        notes.append("the numbers of its frames have gaps; they were taken in order")
-    elif numbers and max(numbers) >= frames:
-        notes.append(f"the header describes frame {max(numbers)}, and there are {frames}")
-    time_base, pts, note = exact_times([stamps.get(number) for number in range(frames)] if stamps else [])
-    flip_x, flip_y, turned = _orientation(fields.get("UltrasoundImageOrientation", "").strip().upper())
-    notes += [text for text in (note, turned) if text]
-    return FrameFacts(time_base, pts, frozenset(invalid), flip_x, flip_y, tuple(notes))
-
-
-def _orientation(letters: str) -> tuple[bool, bool, str | None]:
-    """Whether to mirror in x and in y, and a note on what could not be understood."""
-    if not letters or letters[:2] == "MF":
-        return False, False, None
-    if len(letters) >= 2 and letters[0] in "MU" and letters[1] in "FN":
-        return letters[0] == "U", letters[1] == "N", None
-    return False, False, f"its orientation '{letters[:5]}' is not known: frames are as stored"
-
-
-def check_is_pictures(path: Path, fields: Mapping[str, str], sizes: Sequence[int]) -> None:
-    """Refuse tracked sequences that hold no B-mode pictures.
+def start_from_end(path: Path, file: Path, size: int) -> int:
+    """Where data start of which is said only that they end with the file.
 
     Raises:
-        ReadError: They hold transforms alone, or radio-frequency data.
+        ReadError: The file is shorter than they are, and then nobody knows where they start.
     """
-    if any(size == 0 for size in sizes) and any(key.startswith(SEQUENCE_PREFIX) for key in fields):
-        raise ReadError(path, "is a tracked sequence of transforms alone, without pictures", "leave it out")
-    kind = fields.get("UltrasoundImageType", "BRIGHTNESS").strip().upper()
-    if kind not in ("BRIGHTNESS", "RGB_COLOR", ""):
-        raise ReadError(path, f"holds {kind[:40]} data, not pictures", "convert it to B-mode first")
-
-
-def plausible_spacing(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Spacing in mm of x and y; None for both where it is the formats' default (1, 1) or cannot be."""
-    if len(values) < 2 or not all(math.isfinite(value) and 0 < value < 1000 for value in values[:2]) or tuple(values[:2]) == (1.0, 1.0):
-        return None, None
-    return values[0], values[1]
+    start = file.stat().st_size - size
+    if start < 0:
+        raise ReadError(path, "its pixels are said to be what the data file ends with, and the file is shorter than they are", _ADVICE)
+    return start
 
 
 def companion(path: Path, name: str) -> Path:
@@ -371,8 +449,76 @@ def companion(path: Path, name: str) -> Path:
     Raises:
         ReadError: The name leads elsewhere.
     """
-    if not name or name in (".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or (len(name) > 1 and name[1] == ":"):
-        raise ReadError(
-            path, "refers to data outside its folder, which are not opened", "put the data beside the header, by their plain name"
-        )
+    name = name.removeprefix("./")
+    if not name or name in (".", "..") or any(mark in name for mark in ("/", "\\", "\0")) or name[1:2] == ":":
+        advice = "put the data beside the header, and their plain name into it"
+        raise ReadError(path, "refers to data that do not lie beside it, which are not opened", advice)
     return path.parent / name
+
+
+def check_companion(path: Path, file: Path) -> None:
+    """Refuse a data file that is not there, or is no plain file.
+
+    Raises:
+        ReadError: So it is.
+    """
+    if not file.is_file():
+        raise ReadError(path, "the file that holds its pixels is missing: the header names one that does not lie beside it", "put it there")
+
+
+def text_of(raw: bytes) -> str:
+    """A header's bytes as text; those that are not UTF-8 survive, since they may be of a file's name."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def whole_numbers(path: Path, name: str, text: str) -> list[int]:
+    """The whole numbers of a header's field.
+
+    Raises:
+        ReadError: There are others in it.
+    """
+    words = text.split()
+    if not all(re.fullmatch(r"[+-]?[0-9]{1,18}", word) for word in words):
+        raise ReadError(path, f"its header gives '{name}' as something else than whole numbers", _ADVICE)
+    return [int(word) for word in words]
+
+
+def plain_word(text: str) -> str:
+    """A header's word for a message; free text may hold a name and is not repeated."""
+    return f"'{text}'" if re.fullmatch(r"[A-Za-z0-9_ -]{1,24}", text) else "of no known form"
+
+
+# Spacing
+
+
+def spacing(values: Iterable[float]) -> tuple[tuple[float | None, float | None], tuple[str, ...]]:
+    """Spacing of x and y in mm as far as it can be believed, and a note where it was not.
+
+    Exactly 1 by 1 is what every one of these formats' writers puts where nothing is known, PlusToolkit's tracked sequences too.
+    """
+    chosen = tuple(values)[:2]
+    if len(chosen) < 2:
+        return (None, None), ()
+    if chosen == (1.0, 1.0):
+        return (None, None), ("its spacing of 1 × 1 is the format's default and was not believed",)
+    if not all(0 < value < 1000 for value in chosen):
+        return (None, None), ("its spacing cannot be one in millimetres and was not believed",)
+    return (chosen[0], chosen[1]), ()
+
+
+def decimals(text: str) -> list[float]:
+    """The numbers of a header's field, not-a-number for words that are none."""
+    return [
+        float(word) if re.fullmatch(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", word) else math.nan for word in text.split()
+    ]
+
+
+def one_axis_of_frames(path: Path, sizes: Sequence[int]) -> int:
+    """How many frames there are, where at most one axis beyond the picture's two is longer than 1.
+
+    Raises:
+        ReadError: It is a volume over time.
+    """
+    if sum(size != 1 for size in sizes[2:]) > 1:
+        raise ReadError(path, "is a volume over time, not a clip of pictures", "save each of its planes as a clip of its own")
+    return math.prod(sizes[2:])

@@ -42,7 +42,7 @@ def print_scan(result: ScanResult, console: Console | None = None) -> None:
 
 
 def _formats(clips: Sequence[ScannedFile]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     for name in ("format", "codec"):
         table.add_column(name, no_wrap=True)
     for name in ("clips", "frames", "size", "pixels", "rate Hz", "damaged"):
@@ -57,7 +57,7 @@ def _formats(clips: Sequence[ScannedFile]) -> Table:
         damaged = sum(file.damaged for file in files)
         table.add_row(
             kind,
-            codec[:12],
+            codec[:13],
             str(len(files)),
             f"{frames:,}" if frames else "-",
             _bytes(sum(file.bytes for file in files)),
