@@ -180,7 +180,7 @@ def _data(path: Path, header: _Header, size: int) -> RawData:
             size = _number(path, fields, "CompressedDataSize", 0)
             if size <= 0:
                 raise ReadError(path, "its packed pixels are said to be what the file ends with, and their size is not given", _ADVICE)
-        start = start_from_end(path, file or path, size)
+        start = start_from_end(path, file or path, size, 0 if file else header.end)
     return RawData(file or path, start, "zlib" if packed else "raw")
 
 

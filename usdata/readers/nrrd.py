@@ -203,7 +203,7 @@ def _data(path: Path, header: _Header, size: int) -> RawData:
         check_companion(path, file)
     lines, skip = (_skip(path, fields, name) for name in ("line skip", "byte skip"))
     if skip == -1 and encoding == "raw":  # the pixels are what the file ends with
-        return RawData(file or path, start_from_end(path, file or path, size))
+        return RawData(file or path, start_from_end(path, file or path, size, 0 if file else header.end))
     if lines < 0 or skip < 0:
         raise ReadError(path, "its header skips backwards, which it can in raw data alone, and by -1", _ADVICE)
     start = _after_lines(file or path, 0 if file else header.end, lines)

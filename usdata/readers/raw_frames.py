@@ -34,6 +34,8 @@ _LEAST_WHITE = 32
 # Deflate packs at most 1032 bytes into one (zlib's technical notes).
 _DEFLATE_RATIO = 1032
 _BLOCK = 1 << 16
+# So much of packed data beyond the last frame is unpacked to reach their check sum; some 0.1 s.
+_LOOK_BEYOND_BYTES = 32 << 20
 _VALUES_AT_ONCE = 1 << 20
 _ADVICE = "get the file again, or leave it out"
 
@@ -392,10 +394,14 @@ class _Unpacked:
 
     def check_end(self) -> Iterator[Finding]:
         """After the last picture: are there data left, and do packed ones end as they should?"""
-        if self._piece(1):
-            yield Finding("the file holds more data than its header declares; they are not read", error=False)
-        elif self.damage is not None:
+        more = bool(self._piece(1))
+        if more and self._unpacker is not None:
+            # Damage may make data of nothing: only the check sum at the end tells.
+            self.pass_over(_LOOK_BEYOND_BYTES)
+        if self.damage is not None:
             yield Finding(self.damage, cut_short=self._ended)
+        elif more:
+            yield Finding("the file holds more data than its header declares; they are not read", error=False)
 
     def _piece(self, size: int) -> bytes:
         """1 to `size` bytes; none at the end or at damage."""
@@ -431,14 +437,14 @@ class _Unpacked:
         return True
 
 
-def start_from_end(path: Path, file: Path, size: int) -> int:
-    """Where data start of which is said only that they end with the file.
+def start_from_end(path: Path, file: Path, size: int, least: int) -> int:
+    """Where data start of which is said only that they end with the file, after its first `least` bytes.
 
     Raises:
         ReadError: The file is shorter than they are, and then nobody knows where they start.
     """
     start = file.stat().st_size - size
-    if start < 0:
+    if start < least:
         raise ReadError(path, "its pixels are said to be what the data file ends with, and the file is shorter than they are", _ADVICE)
     return start
 
