@@ -69,7 +69,7 @@ def phantom(
 @app.command()
 @one_line_errors
 def scan(
-    raw: Annotated[Path, typer.Argument(help="Folder of raw files; it is only read.")],
+    raw: Annotated[Path, typer.Argument(help="Folder of raw files, or one file; it is only read.")],
     write_recipe: Annotated[
         Path | None, typer.Option("--write-recipe", metavar="FILE", help="Write a first recipe for what lies there.")
     ] = None,

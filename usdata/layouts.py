@@ -139,7 +139,7 @@ def _walk(raw: Path) -> tuple[list[str], dict[str, str]]:
 
 
 class RawFiles:
-    """The files under RAW and in its archives, and what each is by its content.
+    """The files under RAW (or one of them alone) and in its archives, and what each is by its content.
 
     Attributes:
         paths: Relative to RAW, sorted. A zip or tar stands for the folder that it holds: `clips.zip/patient 1/a.dcm`.
@@ -148,12 +148,12 @@ class RawFiles:
         archives: The archives that were looked into.
     """
 
-    def __init__(self, raw: Path) -> None:
+    def __init__(self, raw: Path, *, only: str | None = None) -> None:
         self._raw = raw
         self._kinds: dict[str, str] = {}
         self.unreadable: dict[str, str] = {}
         self.archives: set[str] = set()
-        files, self.odd = _walk(raw)
+        files, self.odd = _walk(raw) if only is None else ([only], {})
         inside = []
         for path in files:
             if self[path] in ARCHIVE_KINDS:

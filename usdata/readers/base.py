@@ -211,6 +211,7 @@ class Clip(ABC):
         decode_errors: Damaged packets, files and frames so far; final once `frames()` has ended.
         first_error: The first of them in the decoder's words.
         cut_short: The source ends before its end: a container that breaks off, a file shorter than its header says.
+        frames_decoded: Frames that `frames()` has given so far.
         missing_indices: Numbers missing from the names of a folder of images; empty for every other source.
     """
 
@@ -221,7 +222,10 @@ class Clip(ABC):
         self.decode_errors = 0
         self.first_error: str | None = None
         self.cut_short = False
+        self.frames_decoded = 0
         self.missing_indices: tuple[int, ...] = ()
+        self._timed = 0
+        self._span: tuple[int, int] | None = None
         self._passed = False
         self._last: Decoded | None = None
         self._owned: Callable[[], object] | None = None
@@ -236,6 +240,13 @@ class Clip(ABC):
             raise RuntimeError(f"{self.path}: a clip is passed through once; open it again")
         self._passed = True
         return self._numbered()
+
+    @property
+    def rate(self) -> Fraction | None:
+        """The true mean rate in Hz of the frames given so far, by their own times; None without at least two of them."""
+        if self._span is None or self.info.time_base is None or self._span[1] <= self._span[0]:
+            return None
+        return (self._timed - 1) / ((self._span[1] - self._span[0]) * self.info.time_base)
 
     def rgb(self) -> np.ndarray:
         """The frame that `frames()` gave last, in colour: (height, width, 3) uint8.
@@ -267,6 +278,10 @@ class Clip(ABC):
                 self._count_error(f"a frame of {pixels.shape[1]}×{pixels.shape[0]} pixels in a clip of {shape[1]}×{shape[0]}")
                 continue
             self._last = decoded
+            if decoded.pts is not None:
+                self._timed += 1
+                self._span = (decoded.pts if self._span is None else self._span[0], decoded.pts)
+            self.frames_decoded += 1
             yield Frame(index, decoded.pts, np.ascontiguousarray(pixels), decoded.damaged, decoded.invalid)
             index += 1
 

@@ -16,7 +16,6 @@ import numpy as np
 from usdata.errors import ReadError
 from usdata.readers.base import Clip, ClipInfo, reading
 from usdata.readers.raw_frames import (
-    MAX_HEADER_BYTES,
     RawData,
     Stack,
     StackClip,
@@ -25,12 +24,12 @@ from usdata.readers.raw_frames import (
     companion,
     decimals,
     declared_range,
+    header_lines,
     one_axis_of_frames,
     plain_word,
     spacing,
     start_from_end,
     stored_pictures,
-    text_of,
     whole_numbers,
 )
 from usdata.readers.tracked import TrackedFields, check_is_pictures
@@ -114,8 +113,8 @@ def _header(path: Path) -> _Header:
     fields: dict[str, str] = {}
     tracked = TrackedFields()
     with path.open("rb") as file:
-        while (left := MAX_HEADER_BYTES - file.tell()) > 0 and (line := file.readline(left)):
-            name, equals, value = text_of(line).partition("=")
+        for line in header_lines(path, file):
+            name, equals, value = line.partition("=")
             name, value = name.strip(), value.strip()
             if not equals or tracked.add(path, name, value):
                 continue

@@ -17,7 +17,6 @@ import numpy as np
 from usdata.errors import ReadError
 from usdata.readers.base import Clip, ClipInfo, reading
 from usdata.readers.raw_frames import (
-    MAX_HEADER_BYTES,
     RawData,
     Stack,
     StackClip,
@@ -26,12 +25,12 @@ from usdata.readers.raw_frames import (
     companion,
     decimals,
     declared_range,
+    header_lines,
     one_axis_of_frames,
     plain_word,
     spacing,
     start_from_end,
     stored_pictures,
-    text_of,
     whole_numbers,
 )
 from usdata.readers.tracked import TrackedFields, check_is_pictures
@@ -141,12 +140,11 @@ def _header(path: Path) -> _Header:
     with path.open("rb") as file:
         if re.fullmatch(rb"NRRD000[1-5]\s*", file.readline(16)) is None:
             raise ReadError(path, "its first line is not that of NRRD, versions 1 to 5", _ADVICE)
-        while (left := MAX_HEADER_BYTES - file.tell()) > 0 and (line := file.readline(left)):
-            text = text_of(line).rstrip("\r\n")
-            if not text:
+        for line in header_lines(path, file):
+            if not line:
                 break
-            name, colon, value = text.partition(":")
-            if text.startswith("#") or not colon:
+            name, colon, value = line.partition(":")
+            if line.startswith("#") or not colon:
                 continue
             if value.startswith("="):
                 name, value = name.strip(), value[1:].strip()
@@ -154,8 +152,6 @@ def _header(path: Path) -> _Header:
                     pairs[name] = value
             elif (name := name.lower().replace(" ", "")) in _FIELDS:
                 fields[name] = value.strip()
-        if left <= 0:
-            raise ReadError(path, "its header does not end", _ADVICE)
         return _Header(fields, tracked, pairs.get("UltrasoundImageOrientation", ""), pairs.get("UltrasoundImageType", ""), file.tell())
 
 

@@ -26,7 +26,8 @@ from usdata.errors import ReadError
 from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded, check_size
 
 # A tracked sequence writes some eight fields of 150 bytes a frame: this is half an hour at 30 Hz.
-MAX_HEADER_BYTES = 64 << 20
+_MAX_HEADER_BYTES = 64 << 20
+_MAX_HEADER_LINES = 2_000_000
 # 92 hours at 30 Hz; a header that claims more is damaged.
 MAX_FRAMES = 10_000_000
 # A clip of 8-bit values that never exceed this shows nothing: its values are of another range (floats from 0 to 1, most often).
@@ -472,9 +473,21 @@ def check_companion(path: Path, file: Path) -> None:
         raise ReadError(path, "the file that holds its pixels is missing: the header names one that does not lie beside it", "put it there")
 
 
-def text_of(raw: bytes) -> str:
-    """A header's bytes as text; those that are not UTF-8 survive, since they may be of a file's name."""
-    return raw.decode("utf-8", "surrogateescape")
+def header_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """The lines of a header from where the file stands; bytes that are not UTF-8 survive, since they may be of a file's name.
+
+    Raises:
+        ReadError: There are so many that this is no header.
+    """
+    for _ in range(_MAX_HEADER_LINES):
+        left = _MAX_HEADER_BYTES - file.tell()
+        if left <= 0:
+            break
+        line = file.readline(left)
+        if not line:
+            return
+        yield line.decode("utf-8", "surrogateescape").rstrip("\r\n")
+    raise ReadError(path, "its header does not end", _ADVICE)
 
 
 def whole_numbers(path: Path, name: str, text: str) -> list[int]:

@@ -120,7 +120,7 @@ def scan(raw: str | Path, *, workers: int | None = None, headers_only: bool = Fa
     """Look at everything under a folder.
 
     Args:
-        raw: The folder, or one file; it is only read.
+        raw: The folder, or one file or archive; it is only read.
         workers: Processes; all processors by default.
         headers_only: Open every clip and decode its first frame alone: seconds for any number of clips, but no true counts and no damage.
         read: Backend and limits, as in a recipe.
@@ -133,9 +133,8 @@ def scan(raw: str | Path, *, workers: int | None = None, headers_only: bool = Fa
     settings = read or Reading()
     if not raw.exists():
         raise UserError(raw, "does not exist", "give the folder that holds the raw files")
-    if raw.is_file():
-        raise UserError(raw, "is a file, not a folder", f"scan the folder that holds it: usdata scan {raw.parent}")
-    found = RawFiles(raw)
+    found = RawFiles(raw.parent, only=raw.name) if raw.is_file() else RawFiles(raw)
+    raw = raw.parent if raw.is_file() else raw
     if not found.paths and not found.odd:
         raise UserError(raw, "the folder is empty", "give the folder that holds the raw files")
     sequences = find_sequences([path for path in found.paths if found[path] in STILL_KINDS])

@@ -60,12 +60,13 @@ def test_what_a_clip_promises(folder: Path, name: str, backend: str) -> None:
         assert (clip.decode_errors, clip.first_error, clip.cut_short, clip.missing_indices) == (0, None, False, ())
     clip.close()
     still = name not in SEQUENCES
-    assert len(gray) == (1 if still else COUNT)
+    assert len(gray) == clip.frames_decoded == (1 if still else COUNT)
     assert info.frames_declared in (None, len(gray)) or backend == "opencv"
     assert info.codec
     assert info.container
     known = [time for time in times if time is not None]
     assert known == sorted(set(known))
+    assert clip.rate == (None if len(known) < 2 else (len(known) - 1) / (known[-1] - known[0]))
     assert (info.rate_source is None) == (not known)
     if known and name.endswith((".mp4", ".mkv", ".dcm", ".igs.mha")):
         assert np.diff([float(time) for time in known]) == pytest.approx(0.04, abs=0.0006)

@@ -434,6 +434,13 @@ def test_memory_does_not_grow_with_the_clip(tmp_path: Path) -> None:
     assert megabytes < 40
 
 
+@pytest.mark.parametrize("rest", [b"a\n" * 2_500_000, b"a" * (70 << 20)], ids=["lines", "one line"])
+def test_a_header_without_end_is_left(tmp_path: Path, rest: bytes) -> None:
+    path = write(tmp_path / "a.mha", b"ObjectType = Image\n" + rest)
+    with pytest.raises(ReadError, match="does not end"):
+        open_metaimage(path)
+
+
 def test_random_damage_raises_nothing_but_read_error(tmp_path: Path) -> None:
     values = ramp()
     lines = [f"Seq_Frame{number:04}_Timestamp = {number / 10}" for number in range(5)]

@@ -273,6 +273,13 @@ def test_what_a_bomb_costs(tmp_path: Path, encoding: str, pack) -> None:
     assert any("more data than its header declares" in note for note in clip.info.notes)
 
 
+@pytest.mark.parametrize("rest", [b"a\n" * 2_500_000, b"a" * (70 << 20)], ids=["lines", "one line"])
+def test_a_header_without_end_is_left(tmp_path: Path, rest: bytes) -> None:
+    path = write(tmp_path / "a.nrrd", b"NRRD0004\n" + rest)
+    with pytest.raises(ReadError, match="does not end"):
+        open_nrrd(path)
+
+
 def test_random_damage_raises_nothing_but_read_error(tmp_path: Path) -> None:
     values = ramp()
     wide = (values.astype("<i2") * 9).tobytes()

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,12 @@ def test_workers_do_not_change_the_answer(raw: Path, scanned: dict[str, ScannedF
     assert {file.path: file for file in scan(raw, workers=1).files} == scanned
 
 
+def test_one_file_or_archive_alone(raw: Path, scanned: dict[str, ScannedFile]) -> None:
+    assert scan(raw / "ward" / "a.mkv").files == [replace(scanned["ward/a.mkv"], path="a.mkv")]
+    assert [file.path for file in scan(raw / "packed.zip").files] == ["packed.zip/deep/b.mkv", "packed.zip/readme.txt"]
+    assert [(file.status, file.reason) for file in scan(raw / "empty.avi").files] == [("refused", "is empty (0 bytes)")]
+
+
 def test_headers_alone_tell_sizes_and_no_counts(raw: Path) -> None:
     files = {file.path: file for file in scan(raw, headers_only=True).files}
     facts = files["ward/a.mkv"].facts
@@ -152,7 +159,7 @@ def test_a_table_beside_the_clips_becomes_a_source_of_its_own(tmp_path: Path) ->
     assert built.counts["ok"] == 4
 
 
-@pytest.mark.parametrize(("make", "reason"), [(lambda path: None, "does not exist"), (Path.mkdir, "is empty"), (Path.touch, "is a file")])
+@pytest.mark.parametrize(("make", "reason"), [(lambda path: None, "does not exist"), (Path.mkdir, "is empty")])
 def test_what_cannot_be_scanned_says_so(tmp_path: Path, make, reason: str) -> None:
     make(tmp_path / "raw")
     with pytest.raises(UserError, match=reason):
