@@ -1,7 +1,8 @@
 """Still images: one file is a clip of one frame, a folder of them a clip in the order of the numbers in their names.
 
 In: PNG, JPEG, TIFF, BMP, WebP. Out: uint8 frames without time. Guarantees: EXIF orientation applied, 16 bit divided by 257 (so that 65535
-becomes 255), transparency on black; several pictures in one file are refused rather than cut to the first.
+becomes 255), transparency on black; a TIFF of several pages is a clip of them, other files of several pictures are refused rather than
+cut to the first.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ _HEADER_ERRORS = (Image.DecompressionBombError, OSError, EOFError, SyntaxError, 
 
 
 def open_still(path: Path, kind: str, *, colour: bool) -> Clip:
-    """A clip of one frame.
+    """A clip of one frame; of a TIFF of several pages, a clip of its pages.
 
     Raises:
-        ReadError: The image is damaged, too large, or one of several in the file.
+        ReadError: The image is damaged, too large, or one of several in a file that is no TIFF.
     """
+    if kind == "tiff" and _checked_header(path)[2] > 1:
+        return PagesClip(path, colour=colour)
     return StillsClip(path, {path: kind}, container=kind, colour=colour)
 
 
@@ -151,27 +154,79 @@ class StillsClip(Clip):
 
     def _decode(self) -> Iterator[Decoded]:
         if self._first is not None:
-            yield self._delivered(self._first)
+            yield _delivered(self._first, colour=self._colour)
             self._first = None
         for number in range(self._next, len(self._images)):
             pixels = self._read(number)
             if pixels is not None:
-                yield self._delivered(pixels)
-
-    def _delivered(self, pixels: np.ndarray) -> Decoded:
-        if self._colour:
-            return Decoded(None, pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
-        if pixels.ndim == 2:
-            return Decoded(None, pixels)
-        return Decoded(None, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), rgb=partial(np.asarray, pixels))
+                yield _delivered(pixels, colour=self._colour)
 
     def close(self) -> None:
         self._first = None
         self._images = []
 
 
+def _delivered(pixels: np.ndarray, *, colour: bool) -> Decoded:
+    if colour:
+        return Decoded(None, pixels if pixels.ndim == 3 else cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB))
+    if pixels.ndim == 2:
+        return Decoded(None, pixels)
+    return Decoded(None, cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), rgb=partial(np.asarray, pixels))
+
+
+class PagesClip(Clip):
+    """The pages of a TIFF, decoded one at a time."""
+
+    def __init__(self, path: Path, *, colour: bool) -> None:
+        super().__init__(path)
+        self._colour = colour
+        width, height, pages = _checked_header(path)
+        self._image = Image.open(path, formats=("TIFF",))
+        self.info = ClipInfo("tiff", "tiff", self._image.mode, width, height, None, pages, None, "stills")
+        self._first = self._page(0)
+        if self._first is None:
+            self.close()
+            raise ReadError(path, f"its first page does not decode ({self.first_error})", _ADVICE)
+
+    def _page(self, number: int) -> np.ndarray | None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                self._image.seek(number)
+                check_size(self.path, *self._image.size)
+                image = self._image if self._image.mode in ("L", "I;16", "I;16B", "RGB") else self._image.convert("RGB")
+                return _to_uint8(self.path, np.asarray(image))
+            except _HEADER_ERRORS as error:
+                self._count_error(f"page {number + 1} of {self.info.frames_declared}: {error}")
+            except ReadError as error:
+                self._count_error(f"page {number + 1} of {self.info.frames_declared}: {error.reason}")
+        return None
+
+    def _decode(self) -> Iterator[Decoded]:
+        for number in range(self.info.frames_declared or 0):
+            pixels = self._first if number == 0 else self._page(number)
+            if pixels is not None:
+                yield _delivered(pixels, colour=self._colour)
+
+    def close(self) -> None:
+        self._first = None
+        self._image.close()
+
+
 def _check_header(path: Path) -> tuple[int, int]:
     """Refuse absurd sizes and files of several pictures by the header alone, before a picture is decoded; the width and height it gives."""
+    width, height, pictures = _checked_header(path)
+    if pictures > 1:
+        raise ReadError(
+            path,
+            f"holds {pictures} pictures in one file, and reading only the first would lose the rest",
+            "save them as a folder of images or as a video",
+        )
+    return width, height
+
+
+def _checked_header(path: Path) -> tuple[int, int, int]:
+    """Width, height and the number of pictures."""
     with warnings.catch_warnings():
         # Pillow warns of large images; the limit here is our own and is checked next.
         warnings.simplefilter("ignore")
@@ -182,13 +237,7 @@ def _check_header(path: Path) -> tuple[int, int]:
         except _HEADER_ERRORS as error:
             raise ReadError(path, f"the image's header cannot be read: {error}", _ADVICE) from error
     check_size(path, width, height)
-    if pictures > 1:
-        raise ReadError(
-            path,
-            f"holds {pictures} pictures in one file, and reading only the first would lose the rest",
-            "save them as a folder of images or as a video",
-        )
-    return width, height
+    return width, height, pictures
 
 
 def _to_uint8(path: Path, pixels: np.ndarray) -> np.ndarray:

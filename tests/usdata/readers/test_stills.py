@@ -82,7 +82,36 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(only_frame(path), expected)
 
 
-@pytest.mark.parametrize("kind", ["tiff", "webp", "png"])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_deflate"])
+@pytest.mark.parametrize("mode", ["gray", "16 bit", "rgb", "palette"])
+def test_the_pages_of_a_tiff_are_frames(tmp_path: Path, mode: str, compression: str | None) -> None:
+    frames = pattern(5, 40, 30, colour=mode in ("rgb", "palette"))
+    stored = {"gray": frames[..., 0], "16 bit": frames[..., 0].astype(np.uint16) * 257}.get(mode, frames)
+    pages = [Image.fromarray(page) for page in stored]
+    if mode == "palette":
+        pages = [page.quantize(200) for page in pages]
+        frames = np.stack([np.asarray(page.convert("RGB")) for page in pages])
+    path = tmp_path / "pages.tiff"
+    pages[0].save(path, save_all=True, append_images=pages[1:], compression=compression)
+    with open_clip(path, colour=True) as clip:
+        np.testing.assert_array_equal([frame.pixels for frame in clip.frames()], frames)
+    with open_clip(path) as clip:
+        got = [frame.pixels for frame in clip.frames()]
+        assert (clip.info.frames_declared, clip.info.time_base, clip.decode_errors) == (5, None, 0)
+    if mode in ("gray", "16 bit"):
+        np.testing.assert_array_equal(got, frames[..., 0])
+    if compression is None and mode == "gray":
+        data = path.read_bytes()
+        path.write_bytes(data[:-400])
+        try:
+            clip = open_clip(path)
+        except ReadError:
+            return
+        with clip:
+            assert len(list(clip.frames())) < 5 or clip.decode_errors
+
+
+@pytest.mark.parametrize("kind", ["webp", "png"])
 def test_several_pictures_in_one_file_are_refused(tmp_path: Path, kind: str) -> None:
     frames = [Image.fromarray(frame) for frame in pattern(3, 40, 30)]
     path = tmp_path / f"many.{kind}"
