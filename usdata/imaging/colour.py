@@ -18,7 +18,26 @@ CHROMA_LEVELS = 16
 COLOURED_SHARE = 0.002
 # ULTRASOUND practice: the first component of a tinted B-mode holds at least this much.
 TINT_VARIANCE = 0.995
+# Strongly coloured parts smaller than this share of the picture, or filling less of their box, are graphics and not tissue.
+GRAPHICS_CHROMA = 40
+GRAPHICS_AREA = 0.004
+GRAPHICS_FILL = 0.25
+# Of the lit pixels of a tinted picture at least this share is visibly coloured (real tints: a quarter and more).
+TINTED_SHARE = 0.1
+LIT_LEVEL = 32
 _SIDE = 120
+
+
+def _graphics(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where coloured graphics are: strongly coloured parts that are small, or thin within their box. A Doppler box is neither."""
+    strong = ((rgb.max(axis=2) - rgb.min(axis=2)) > GRAPHICS_CHROMA).astype(np.uint8)
+    closed = cv2.morphologyEx(strong, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
+    count, labels, boxes, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    graphics = np.zeros(count, dtype=bool)
+    for part in range(1, count):
+        width, height, area = (int(boxes[part, column]) for column in (cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT, cv2.CC_STAT_AREA))
+        graphics[part] = area < GRAPHICS_AREA * closed.size or area < GRAPHICS_FILL * width * height
+    return np.asarray(graphics[labels] & (strong > 0), dtype=np.bool_)
 
 
 class ColourKind:
@@ -28,6 +47,7 @@ class ColourKind:
         self._frames = 0
         self._pixels = 0
         self._coloured = 0
+        self._lit = 0
         self._sum = np.zeros(3)
         self._products = np.zeros((3, 3))
 
@@ -46,10 +66,12 @@ class ColourKind:
         step = max(1, max(rgb.shape[:2]) // _SIDE)
         size = max(1, rgb.shape[1] // step), max(1, rgb.shape[0] // step)
         # Averages: lossy codecs store colour at half the resolution of brightness, so single pixels have the colour of their neighbours.
-        small = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8).reshape(-1, 3)
+        picture = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+        small = picture[~_graphics(picture)]
         chroma = small.max(axis=1) - small.min(axis=1)
         self._pixels += len(small)
         self._coloured += int(np.count_nonzero(chroma > CHROMA_LEVELS))
+        self._lit += int(np.count_nonzero(small.max(axis=1) > LIT_LEVEL))
         # Sums of integers below 2^53 are exact in float64, in any order.
         values = small.astype(np.float64)
         self._sum += values.sum(axis=0)
@@ -65,4 +87,7 @@ class ColourKind:
         mean = self._sum / self._pixels
         covariance = self._products / self._pixels - np.outer(mean, mean)
         variances = np.linalg.eigvalsh(covariance)
-        return "tinted" if variances[-1] >= TINT_VARIANCE * variances.sum() else "colour"
+        if variances[-1] < TINT_VARIANCE * variances.sum():
+            return "colour"
+        # A tint colours what is lit; a coloured line over a gray picture does not.
+        return "tinted" if self._coloured >= TINTED_SHARE * self._lit else "gray"

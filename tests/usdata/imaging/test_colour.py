@@ -36,7 +36,16 @@ def with_logo(frames: np.ndarray) -> np.ndarray:
     return marked
 
 
-CASES = [(as_gray, "gray"), (with_logo, "gray"), (as_sepia, "tinted"), (with_doppler, "colour")]
+def with_ecg(frames: np.ndarray) -> np.ndarray:
+    marked = as_gray(frames).copy()
+    for column in range(383):
+        heights = [int(270 + 12 * np.sin(place / 20)) for place in (column, column + 1)]
+        for frame in marked:
+            cv2.line(frame, (column, heights[0]), (column + 1, heights[1]), (40, 200, 180), 2)
+    return marked
+
+
+CASES = [(as_gray, "gray"), (with_logo, "gray"), (with_ecg, "gray"), (as_sepia, "tinted"), (with_doppler, "colour")]
 
 
 @pytest.mark.parametrize(("paint", "word"), CASES)
