@@ -110,7 +110,7 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             say(safe_text(str(stop)))
             raise typer.Exit(EXIT_STOPPED) from None
         except KeyboardInterrupt:
-            say("stopped by Ctrl-C; whatever was finished is saved: run the same command again to go on")
+            say("stopped by Ctrl-C; nothing is left half-written: run the same command again")
             raise typer.Exit(EXIT_STOPPED) from None
         except BrokenPipeError:
             if not _stdout_is_broken():

@@ -22,7 +22,7 @@ from usdata.errors import ReadError, RecipeError, UserError, nearest
 from usdata.files import sha256_text
 from usdata.privacy import pseudonym, read_secret
 from usdata.readers import data_files
-from usdata.readers.archives import as_file, list_members
+from usdata.readers.archives import head_as_file, list_members
 from usdata.readers.identify import ARCHIVE_KINDS, CLIP_KINDS, KNOWN_BUT_UNREAD, STILL_KINDS, identify
 from usdata.readers.naming import find_sequences
 from usdata.recipe import Recipe, Source
@@ -197,7 +197,7 @@ class RawFiles:
             return ()
         folder = PurePosixPath(path).parent
         try:
-            with as_file(self._raw / path) as file:
+            with head_as_file(self._raw / path) as file:
                 named = [str(folder / name) for name in data_files(file)]
         except ReadError:  # the clip's own row will give the reason
             return ()

@@ -33,6 +33,7 @@ MAX_RATIO = 200
 RATIO_FREE_BYTES = 256 << 20
 # A compressed tar has no index: every member read costs a pass over what lies before it.
 MAX_COMPRESSED_TAR_WORK = 64 << 30
+_HEADER_BYTES = 4 << 20
 _ADVICE = "get the archive again, or leave it out"
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
 _OUTSIDE = "its name leads out of the archive"
@@ -219,6 +220,22 @@ def as_file(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="usdata-") as folder:
         yield extract(*place, Path(folder))
+
+
+@contextmanager
+def head_as_file(path: Path) -> Iterator[Path]:
+    """As `as_file`, for whoever reads a header alone: of a file in an archive only the beginning is unpacked.
+
+    Raises:
+        ReadError: It lies in an archive and cannot be had from there.
+    """
+    if locate(path) is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="usdata-") as folder, open_raw(path) as source:
+        head = Path(folder) / path.name
+        head.write_bytes(source.read(_HEADER_BYTES))
+        yield head
 
 
 def size_of(path: Path) -> int:

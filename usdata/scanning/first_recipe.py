@@ -7,12 +7,14 @@ source of layout `files`, numbered images first. Nothing is guessed from values:
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from usdata.console import safe_text
 from usdata.errors import UserError
 from usdata.files import write_text
 from usdata.recipe import SOURCE_NAME, load_recipe
@@ -71,9 +73,10 @@ def write_first_recipe(result: ScanResult, path: Path) -> str:
     tables = _tables(result)
     named = {clip for table in tables for clip in table.named}
     left = [clip for clip in result.clips if clip.path not in named]
-    blocks = [_table_source(table, result) for table in tables] + _file_sources(left, result.raw)
+    names = _Names()
+    blocks = [_table_source(table, result, names) for table in tables] + _file_sources(left, result.raw, names)
     name = _word(result.raw.resolve().name)
-    head = f"# A first recipe, written by 'usdata scan'. Lines marked with (?) are guesses: check them.\nname: {name}\n"
+    head = f"# A first recipe, written by 'usdata scan'. Lines marked with (?) are guesses: check them.\nname: {_quoted(name)}\n"
     write_text(path, head + "sources:\n" + "\n".join(blocks))
     load_recipe(path)
     said = [f"{len(blocks)} {'source' if len(blocks) == 1 else 'sources'}, {len(result.clips)} clips"]
@@ -118,10 +121,21 @@ def _read(raw: Path, path: str, clips: set[str]) -> _Table | None:
     return _Table(path, best, list(rows[0]), frozenset(hits))
 
 
-def _table_source(table: _Table, result: ScanResult) -> str:
+class _Names:
+    """Names of sources, each given once."""
+
+    def __init__(self) -> None:
+        self._given: Counter[str] = Counter()
+
+    def fresh(self, name: str) -> str:
+        self._given[name] += 1
+        return name if self._given[name] == 1 else self.fresh(f"{name}-{self._given[name]}")
+
+
+def _table_source(table: _Table, result: ScanResult, names: _Names) -> str:
     folder = str(PurePosixPath(table.path).parent)
     lines = [
-        f"  - name: {_source_name(folder, result.raw)}",
+        f"  - name: {_quoted(names.fresh(_source_name(folder, result.raw)))}",
         "    layout: table",
         f"    root: {_quoted(folder)}",
         f"    table: {_quoted(PurePosixPath(table.path).name)}",
@@ -140,24 +154,27 @@ def _table_source(table: _Table, result: ScanResult) -> str:
         lines.append("    # patient: COLUMN        (without it every clip counts as another patient)")
     others = [column for column in table.columns if column not in (table.path_column, *table.guessed.values())]
     if others:
-        lines.append(f"    # other columns: {', '.join(others)}".replace("\n", " "))
+        lines.append("    # other columns: " + safe_text(", ".join(others)))
     return "\n".join([*lines, _SAMPLING])
 
 
 _SAMPLING = "    sampling: {rule: rate, hz: 3}\n"
 
 
-def _file_sources(clips: Sequence[ScannedFile], raw: Path) -> list[str]:
-    """A source a top folder and unit; numbered images come first, so that they are not taken as stills."""
+def _file_sources(clips: Sequence[ScannedFile], raw: Path, names: _Names) -> list[str]:
+    """A source a top folder and unit.
+
+    Numbered images come first, so that they are not taken as stills, and what lies at the top last, so that it does not take the rest.
+    """
     by_root: dict[tuple[str, str], list[str]] = defaultdict(list)
     several = len({_top(clip.path) for clip in clips}) > 1
     for clip in clips:
         root = _top(clip.path) if several else "."
         by_root["sequence" if clip.kind == "sequence" else "file", root].append(clip.path)
     blocks = []
-    for (unit, root), paths in sorted(by_root.items(), key=lambda entry: (entry[0][0] != "sequence", entry[0][1])):
-        name = _source_name(root, raw) + ("-sequences" if unit == "sequence" else "")
-        lines = [f"  - name: {name}", "    layout: files", f"    root: {_quoted(root)}", f"    unit: {unit}"]
+    for (unit, root), paths in sorted(by_root.items(), key=lambda entry: (entry[0][0] != "sequence", entry[0][1] == ".", entry[0][1])):
+        name = names.fresh(_source_name(root, raw) + ("-sequences" if unit == "sequence" else ""))
+        lines = [f"  - name: {_quoted(name)}", "    layout: files", f"    root: {_quoted(root)}", f"    unit: {unit}"]
         below = Counter(str(PurePosixPath(path).relative_to(root).parent) for path in paths)
         if len(below) > 1:
             lines.append("    # If folders tell the label:    pattern: '^(?P<label>[^/]+)/'")
@@ -184,4 +201,7 @@ def _word(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
+    """A text as a YAML scalar, whatever it holds."""
+    if not text.isprintable():
+        return json.dumps(text)
     return "'" + text.replace("'", "''") + "'"

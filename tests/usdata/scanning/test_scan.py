@@ -159,6 +159,18 @@ def test_a_table_beside_the_clips_becomes_a_source_of_its_own(tmp_path: Path) ->
     assert built.counts["ok"] == 4
 
 
+def test_odd_folder_names_make_a_recipe_that_builds(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    names = ["a b", "a-b", "it's", "new\nline", "ümläut 🫀", "#1", "- x", "clips.zip"]
+    for number, name in enumerate(names):
+        write_video(raw / name / "c.mkv", speckle_frames(5, seed=number), codec="ffv1")
+    write_video(raw / "top.mkv", speckle_frames(5, seed=99), codec="ffv1")
+    write_first_recipe(scan(raw), tmp_path / "r.yaml")
+    built = build(str(tmp_path / "r.yaml"), raw=raw, out=tmp_path / "set", overrides=["folds.count=0"])
+    assert (built.counts["ok"], built.counts["found"]) == (9, 9)
+    assert len(load_recipe(tmp_path / "r.yaml").sources) == 9
+
+
 @pytest.mark.parametrize(("make", "reason"), [(lambda path: None, "does not exist"), (Path.mkdir, "is empty")])
 def test_what_cannot_be_scanned_says_so(tmp_path: Path, make, reason: str) -> None:
     make(tmp_path / "raw")
