@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from usdata.auditing import audit as audit
     from usdata.building import build as build
     from usdata.building import plan as plan
+    from usdata.catalog import catalog as catalog
     from usdata.manifest import open_dataset as load
     from usdata.phantoms import phantom as phantom
     from usdata.scanning import scan as scan
@@ -20,13 +21,14 @@ if TYPE_CHECKING:
 _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
     "build": ("usdata.building", "build"),
+    "catalog": ("usdata.catalog", "catalog"),
     "load": ("usdata.manifest", "open_dataset"),
     "phantom": ("usdata.phantoms", "phantom"),
     "plan": ("usdata.building", "plan"),
     "scan": ("usdata.scanning", "scan"),
 }
 
-__all__ = ["audit", "build", "load", "phantom", "plan", "scan"]
+__all__ = ["audit", "build", "catalog", "load", "phantom", "plan", "scan"]
 
 
 def __getattr__(name: str) -> Any:

@@ -68,6 +68,30 @@ def phantom(
 
 @app.command()
 @one_line_errors
+def catalog(
+    name: Annotated[str | None, typer.Argument(help="A source's name; all of them in a table by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what is known of public sources: what they hold, licence, access, faults, overlaps.
+
+    \b
+    usdata catalog
+    usdata catalog pocus
+    """
+    from usdata.catalog import catalog as entries_of
+    from usdata.catalog.terminal import print_entries, print_entry
+
+    entries = entries_of(name)
+    if as_json:
+        _print_json([entry.model_dump(mode="json") for entry in entries])
+    elif name is None:
+        print_entries(entries)
+    else:
+        print_entry(entries[0])
+
+
+@app.command()
+@one_line_errors
 def scan(
     raw: Annotated[Path, typer.Argument(help="Folder of raw files, or one file; it is only read.")],
     write_recipe: Annotated[
