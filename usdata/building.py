@@ -370,7 +370,23 @@ def _write_tables(
         "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
     }
     manifest.write_about(folder, about)
-    return manifest.open_dataset(folder).about, _notes(recipe, counts, folds, splits)
+    notes = [*_unexpected(recipe, videos), *_notes(recipe, counts, folds, splits)]
+    return manifest.open_dataset(folder).about, notes
+
+
+def _unexpected(recipe: Recipe, videos: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where a source gives other numbers of clips or frames than a whole copy of it."""
+    notes = []
+    for source in recipe.sources:
+        kept = [video for video in videos if video["source"] == source.name and video["status"] == "ok"]
+        found = {"clips": len(kept), "frames": sum(video["frames_kept"] for video in kept)}
+        expected = {"clips": source.expected.videos, "frames": source.expected.frames}
+        other = [
+            f"{found[unit]:,} of {number:,} {unit}" for unit, number in expected.items() if number is not None and number != found[unit]
+        ]
+        if other:
+            notes.append(f"source '{source.name}' gives {' and '.join(other)} of a whole copy")
+    return notes
 
 
 def _notes(recipe: Recipe, groups: Mapping[str, object], folds: Mapping[str, int | None], splits: Mapping[str, str]) -> list[str]:

@@ -40,6 +40,15 @@ class ExcludeRule(_Section):
     """Why; it stands in the clip's row of videos.parquet."""
 
 
+class Expected(_Section):
+    """What a whole copy of a source gives; what is found is compared with it and told, never forced."""
+
+    videos: int | None = Field(default=None, ge=0)
+    """Clips that are kept."""
+    frames: int | None = Field(default=None, ge=0)
+    """Frames that are kept."""
+
+
 class Source(_Section):
     """Where clips of one source lie and what is known of them."""
 
@@ -71,6 +80,8 @@ class Source(_Section):
     """Which of a clip's unique frames are kept."""
     exclude: list[ExcludeRule] = Field(default_factory=list)
     """Clips to leave out, each with a reason."""
+    expected: Expected = Expected()
+    """What a whole copy gives; a build says where it finds otherwise."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

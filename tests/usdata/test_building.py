@@ -21,7 +21,7 @@ from tests.usdata.clips import speckle_frames, write_png, write_video
 from usdata import manifest
 from usdata.building import build, plan
 from usdata.errors import UserError
-from usdata.recipe import Recipe, Source
+from usdata.recipe import Expected, Recipe, Source
 from usdata.video_step import frame_difference, pixel_digest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -384,3 +384,13 @@ def test_orphaned_workers_end_with_their_build(raw: Path, tmp_path: Path) -> Non
     while any(Path(f"/proc/{child}").exists() and "Z" not in Path(f"/proc/{child}/stat").read_text() for child in children):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_numbers_other_than_expected_are_told_and_not_forced(raw: Path, tmp_path: Path) -> None:
+    whole = build(make_recipe(), raw=raw, out=tmp_path / "a")
+    expected = {"videos": whole.counts["ok"], "frames": whole.counts["frames"] + 7}
+    source = make_recipe().sources[0].model_copy(update={"expected": Expected.model_validate(expected)})
+    other = build(make_recipe(sources=[source]), raw=raw, out=tmp_path / "b")
+    assert other.counts == whole.counts
+    frames = whole.counts["frames"]
+    assert other.notes == [f"source 'ward' gives {frames:,} of {frames + 7:,} frames of a whole copy", *whole.notes]
