@@ -7,11 +7,12 @@ in workers of its own, under the same limits of time and memory as a build, so o
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -114,6 +115,7 @@ class _Task:
     images: int
     headers_only: bool
     read: Reading
+    scratch: Path | None = None
 
 
 def scan(raw: str | Path, *, workers: int | None = None, headers_only: bool = False, read: Reading | None = None) -> ScanResult:
@@ -139,15 +141,17 @@ def scan(raw: str | Path, *, workers: int | None = None, headers_only: bool = Fa
         raise UserError(raw, "the folder is empty", "give the folder that holds the raw files")
     sequences = find_sequences([path for path in found.paths if found[path] in STILL_KINDS])
     tasks, rows = _sorted_out(raw, found, sequences, headers_only, settings)
-    while tasks:
-        tasks.sort(key=lambda task: (-task.bytes, task.path))
-        again = []
-        for task, result in _looked_at(tasks, settings, workers or default_workers()):
-            if result["status"] == NO_SEQUENCE:
-                again += [_task(raw, path, found[path], headers_only, settings) for path in sequences[task.path]]
-            else:
-                rows.append(_row(task, result))
-        tasks = again
+    # What a killed worker had unpacked from an archive goes with this folder.
+    with tempfile.TemporaryDirectory(prefix="usdata-") as scratch:
+        while tasks:
+            tasks = [replace(task, scratch=Path(scratch)) for task in sorted(tasks, key=lambda task: (-task.bytes, task.path))]
+            again = []
+            for task, result in _looked_at(tasks, settings, workers or default_workers()):
+                if result["status"] == NO_SEQUENCE:
+                    again += [_task(raw, path, found[path], headers_only, settings) for path in sequences[task.path]]
+                else:
+                    rows.append(_row(task, result))
+            tasks = again
     return ScanResult(raw, sorted(rows, key=lambda row: row.path), time.monotonic() - start)
 
 
@@ -197,12 +201,12 @@ def _look(task: _Task) -> dict[str, Any]:
         return {"status": NO_SEQUENCE}
     if not task.headers_only:
         sampling = SamplingRule(rule="rate", hz=3.0)
-        result = look_through(task.raw, sampling=sampling, read=task.read, hygiene=Hygiene(), store=_store_nothing)
+        result = look_through(task.raw, sampling=sampling, read=task.read, hygiene=Hygiene(), scratch=task.scratch, store=_store_nothing)
         result["kept"] = len(result["kept"])
         del result["excluded"]
         return result
     try:
-        with open_clip(task.raw, backend=task.read.backend) as clip:
+        with open_clip(task.raw, backend=task.read.backend, scratch=task.scratch) as clip:
             return {"status": "ok", "reason": None, "video": first_facts(clip), "kept": 0}
     except ReadError as error:
         return no_result("failed", without_subject(error)) | {"kept": 0}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rich import box
 from rich.console import Console
@@ -30,15 +30,19 @@ def print_scan(result: ScanResult, console: Console | None = None) -> None:
     _print_files(console, "damaged, and read as far as it goes", [file for file in result.clips if file.damaged], _damage)
     wrong = [file for file in result.clips if file.named_wrongly]
     _print_files(console, "named for another kind (read all the same)", wrong, lambda file: f"is {file.kind}")
-    noted = [file for file in result.clips if (file.facts or {}).get("notes") and not file.damaged]
-    _print_files(console, "notes", noted, lambda file: "; ".join((file.facts or {})["notes"]))
-    others: dict[str, list[ScannedFile]] = defaultdict(list)
-    for file in result.files:
-        if file.status == "other":
-            others[file.reason or ""].append(file)
-    for reason, files in sorted(others.items()):
-        named = files[0].path if len(files) == 1 else f"{len(files)} files, such as {files[0].path}"
-        console.print(Text(safe_text(f"other: {named}: {reason}"), style="dim"))
+    noted = [(note, file) for file in result.clips if not file.damaged for note in (file.facts or {}).get("notes", ())]
+    _print_grouped(console, "note", noted)
+    _print_grouped(console, "other", [(file.reason or "", file) for file in result.files if file.status == "other"])
+
+
+def _print_grouped(console: Console, title: str, said: Iterable[tuple[str, ScannedFile]]) -> None:
+    """What is said of several files is said once."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for text, file in said:
+        groups[text].append(file.path)
+    for number, (text, paths) in enumerate(sorted(groups.items(), key=lambda group: group[1][0])):
+        named = paths[0] if len(paths) == 1 else f"{len(paths)} files, such as {paths[0]}"
+        console.print(Text(("\n" if not number else "") + f"{title}: {safe_text(named)}: {safe_text(text)}", style="dim"))
 
 
 def _formats(clips: Sequence[ScannedFile]) -> Table:
