@@ -356,6 +356,7 @@ def build_of(folder: Path, out: Path, *, workers: int | None = None, timeout_s: 
             f"{path}: {reason}" for path, reason in failed.itertuples(index=False) if re.search("took longer|memory|killed|died", reason)
         ],
         "seconds": round(time.monotonic() - start, 1),
+        # At most so much: a new process begins with the largest size that its parent ever had.
         "peak_worker_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
         "peak_parent_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
     }
