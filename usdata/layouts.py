@@ -204,6 +204,12 @@ class RawFiles:
         return tuple(name for name in named if name != path and name in self._present)
 
     @cached_property
+    def sequences(self) -> dict[str, tuple[str, ...]]:
+        """Numbered images of one folder: `scan/left_#.png` to the images in order."""
+        stills = [path for path in self.paths if self[path] in STILL_KINDS]
+        return {pattern: tuple(images) for pattern, images in find_sequences(stills).items()}
+
+    @cached_property
     def _present(self) -> frozenset[str]:
         return frozenset(self.paths)
 
@@ -252,7 +258,10 @@ def _from_table(source: Source, raw: Path, files: list[str], kinds: RawFiles, pr
         if path in kinds.archives and len(clips := [each for each in files if each.startswith(f"{path}/") and kinds.is_clip(each)]) == 1:
             path = clips[0]  # an archive of one clip is as good a name for it
             row = replace(row, path=path)
-        members = (path, *kinds.companions(path)) if path in existing else _images_in(path, files, kinds)
+        if path in existing:
+            members: tuple[str, ...] = (path, *kinds.companions(path))
+        else:
+            members = _images_in(path, files, kinds) or kinds.sequences.get(path, ())
         if not members and row.status == "ok":
             what = "a folder with no image directly in it" if (raw / path).is_dir() else "not there"
             row = replace(row, status="failed", reason=f"listed in {source.table} (line {line}), but {what}")
@@ -294,8 +303,8 @@ def _from_files(source: Source, files: list[str], kinds: RawFiles, private: _Pri
     prefix = "" if source.root == "." else str(PurePosixPath(source.root)) + "/"
     below = [path for path in files if path.startswith(prefix)]
     if source.unit == "sequence":
-        stills = [path for path in below if kinds[path] in STILL_KINDS]
-        clips = {pattern: tuple(found) for pattern, found in find_sequences(stills).items()}
+        of_these = set(below)
+        clips = {pattern: images for pattern, images in kinds.sequences.items() if of_these.issuperset(images)}
     elif source.unit == "file":
         clips = {path: (path, *kinds.companions(path)) for path in below if kinds.is_clip(path)}
         data = {companion for members in clips.values() for companion in members[1:]}

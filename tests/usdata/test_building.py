@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zipfile
 from collections import Counter
 from pathlib import Path
 
@@ -394,3 +395,36 @@ def test_numbers_other_than_expected_are_told_and_not_forced(raw: Path, tmp_path
     assert other.counts == whole.counts
     frames = whole.counts["frames"]
     assert other.notes == [f"source 'ward' gives {frames:,} of {frames + 7:,} frames of a whole copy", *whole.notes]
+
+
+def test_a_table_may_name_members_of_archives_pairs_and_sequences(tmp_path: Path) -> None:
+    folder = tmp_path / "raw"
+    frames = speckle_frames(6, seed=1)
+    for name in ("a", "b", "c"):
+        write_video(folder / "loose" / f"{name}.mkv", speckle_frames(5, seed=ord(name)), codec="ffv1")
+    with zipfile.ZipFile(folder / "several.zip", "w") as archive:
+        archive.write(folder / "loose" / "a.mkv", "deep/a.mkv")
+        archive.write(folder / "loose" / "b.mkv", "b.mkv")
+    with zipfile.ZipFile(folder / "one.zip", "w") as archive:
+        archive.write(folder / "loose" / "c.mkv", "c.mkv")
+        archive.writestr("readme.txt", "what this is\n" * 4)
+    shutil.rmtree(folder / "loose")
+    for number, pixels in enumerate(frames):
+        write_png(folder / "scan" / f"left_{number:02}.png", pixels)
+    head = "ObjectType = Image\nNDims = 3\nDimSize = 80 64 6\nElementType = MET_UCHAR\nElementDataFile = pixels.raw\n"
+    (folder / "pair.mhd").write_text(head)
+    (folder / "pixels.raw").write_bytes(np.stack(frames).tobytes())
+    paths = ["several.zip/deep/a.mkv", "one.zip", "scan/left_#.png", "pair.mhd", "several.zip/none.mkv"]
+    (folder / "labels.csv").write_text("path,patient,label\n" + "".join(f"{path},p{n},a\n" for n, path in enumerate(paths)))
+    built = build(make_recipe(), raw=folder, out=tmp_path / "set")
+    rows = manifest.open_dataset(tmp_path / "set").videos.set_index("path")
+    assert rows.loc["several.zip/deep/a.mkv", "frames_kept"] == 5
+    assert rows.loc["one.zip/c.mkv", "frames_kept"] == 5
+    assert rows.loc["scan/left_#.png", "frames_kept"] == rows.loc["pair.mhd", "frames_kept"] == 6
+    assert rows.loc["several.zip/b.mkv", "reason"] == "no source of the recipe names it"
+    assert rows.loc["one.zip/readme.txt", "status"] == "excluded"
+    assert rows.loc["several.zip/none.mkv", "status"] == "failed"
+    assert "pixels.raw" not in rows.index  # a part of the pair
+    assert built.counts["found"] == len(rows) == 8
+    # The same pixels came as images and as a stack, under two patients: one scan.
+    assert rows.loc["scan/left_#.png", "group_id"] == rows.loc["pair.mhd", "group_id"]
