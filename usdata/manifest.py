@@ -48,7 +48,7 @@ VIDEOS_SCHEMA = _schema(
     ("source", pa.string(), "the data source that the clip belongs to"),
     ("patient_id?", pa.string(), "pseudonym (or a public set's own id); null if unknown"),
     ("group_id", pa.string(), "the patient if known, else the finest unit known not to share patients; joins confirmed duplicates"),
-    ("path", pa.string(), "relative to RAW, with forward slashes"),
+    ("path", pa.string(), "relative to RAW, with forward slashes; it may lead into an archive, or name numbered images (left_#.png)"),
     ("sha256?", pa.string(), "of the raw file's bytes (of a frame folder: of its files' digests in order); null if it could not be read"),
     ("bytes", pa.int64(), "size of the raw file or folder"),
     ("container?", pa.string(), "what the bytes are, by content"),
