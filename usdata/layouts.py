@@ -277,7 +277,7 @@ def _read_table(source: Source, table: Path) -> list[tuple[int, dict[str, str]]]
         ) from None
     except UnicodeDecodeError:
         raise UserError(table, "the table is not UTF-8 text", "save it as UTF-8 CSV") from None
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator_of(text), strict=True)
     try:
         columns = [column.strip() for column in reader.fieldnames or []]
         reader.fieldnames = columns
@@ -297,6 +297,12 @@ def _read_table(source: Source, table: Path) -> list[tuple[int, dict[str, str]]]
     if not rows:
         raise UserError(table, "the table has no rows", "list the clips in it, one line each")
     return rows
+
+
+def separator_of(text: str) -> str:
+    """What separates the columns of a table: the comma, or the semicolon or tab where the first line holds more of them."""
+    first = text.split("\n", 1)[0]
+    return max(",;\t", key=first.count)
 
 
 def _from_files(source: Source, files: list[str], kinds: RawFiles, private: _PrivateIds) -> Iterator[RawVideo]:

@@ -7,6 +7,7 @@ source of layout `files`, numbered images first. Nothing is guessed from values:
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from collections import Counter, defaultdict
@@ -17,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from usdata.console import safe_text
 from usdata.errors import UserError
 from usdata.files import write_text
+from usdata.layouts import separator_of
 from usdata.recipe import SOURCE_NAME, load_recipe
 from usdata.scanning import ScannedFile, ScanResult
 
@@ -104,11 +106,9 @@ def _tables(result: ScanResult) -> list[_Table]:
 def _read(raw: Path, path: str, clips: set[str]) -> _Table | None:
     folder = PurePosixPath(path).parent
     try:
-        with (raw / path).open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {(key or "").strip(): (value or "").strip() for key, value in row.items() if key is not None}
-                for row in csv.DictReader(file)
-            ]
+        text = (raw / path).read_text(encoding="utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator_of(text))
+        rows = [{(key or "").strip(): (value or "").strip() for key, value in row.items() if key is not None} for row in reader]
     except (OSError, UnicodeDecodeError, csv.Error):  # a text that is no table tells nothing of clips
         return None
     if not rows:

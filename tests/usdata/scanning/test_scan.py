@@ -139,12 +139,13 @@ def test_the_first_recipe_builds_as_it_is(raw: Path, tmp_path: Path) -> None:
         write_first_recipe(result, tmp_path / "mine.yaml")
 
 
-def test_a_table_beside_the_clips_becomes_a_source_of_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_table_beside_the_clips_becomes_a_source_of_its_own(tmp_path: Path, separator: str) -> None:
     raw = tmp_path / "my raw"
     for number in range(4):
         write_video(raw / "clips" / f"c{number}.mkv", speckle_frames(5, seed=number), codec="ffv1")
     rows = "".join(f"clips/c{number}.mkv,P{number // 2},{'ab'[number % 2]},7\n" for number in range(4))
-    (raw / "table.csv").write_text(f"File Name,Patient ID,Diagnosis,score\n{rows}")
+    (raw / "table.csv").write_text(f"File Name,Patient ID,Diagnosis,score\n{rows}".replace(",", separator))
     (raw / "other.csv").write_text("name,value\nx,1\n")
     write_first_recipe(scan(raw), tmp_path / "r.yaml")
     recipe = load_recipe(tmp_path / "r.yaml")
