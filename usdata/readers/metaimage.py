@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usdata.errors import ReadError
-from usdata.readers.base import Clip, ClipInfo, reading
+from usdata.readers.base import Clip, reading
 from usdata.readers.raw_frames import (
     RawData,
     Stack,
@@ -81,21 +81,18 @@ def open_metaimage(path: Path, *, colour: bool = False) -> Clip:
         scale = declared_range(fields.get("elementmin"), fields.get("elementmax"))
         facts = header.tracked.facts(frames, fields.get("ultrasoundimageorientation", ""))
         mm_per_pixel, notes = spacing(decimals(fields.get("elementspacing") or fields.get("elementsize") or ""))
-        info = ClipInfo(
+        stack = Stack(width, height, frames, channels, dtype, pictures, scale)
+        return StackClip(
+            path,
+            stack,
+            facts,
             container="metaimage",
             codec=data.encoding,
-            pixel_format=None,
-            width=width,
-            height=height,
-            time_base=None,
-            frames_declared=frames,
-            declared_rate=None,
-            backend="metaimage",
-            rate_source=None if facts.time_base is None else "timestamps",
+            times_from="timestamps",
             notes=notes,
+            mm_per_pixel=mm_per_pixel,
+            colour=colour,
         )
-        stack = Stack(width, height, frames, channels, dtype, pictures, scale)
-        return StackClip(path, stack, facts, info, mm_per_pixel=mm_per_pixel, colour=colour)
 
 
 def data_files(path: Path) -> tuple[str, ...]:

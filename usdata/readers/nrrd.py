@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usdata.errors import ReadError
-from usdata.readers.base import Clip, ClipInfo, reading
+from usdata.readers.base import Clip, reading
 from usdata.readers.raw_frames import (
     RawData,
     Stack,
@@ -105,21 +105,18 @@ def open_nrrd(path: Path, *, colour: bool = False) -> Clip:
         pictures = partial(stored_pictures, data, width, height, frames, channels, dtype)
         facts = header.tracked.facts(frames, header.orientation)
         mm_per_pixel, notes = _spacing(fields, before)
-        info = ClipInfo(
+        stack = Stack(width, height, frames, channels, dtype, pictures, declared_range(fields.get("min"), fields.get("max")))
+        return StackClip(
+            path,
+            stack,
+            facts,
             container="nrrd",
             codec=data.encoding,
-            pixel_format=None,
-            width=width,
-            height=height,
-            time_base=None,
-            frames_declared=frames,
-            declared_rate=None,
-            backend="nrrd",
-            rate_source=None if facts.time_base is None else "timestamps",
+            times_from="timestamps",
             notes=notes,
+            mm_per_pixel=mm_per_pixel,
+            colour=colour,
         )
-        stack = Stack(width, height, frames, channels, dtype, pictures, declared_range(fields.get("min"), fields.get("max")))
-        return StackClip(path, stack, facts, info, mm_per_pixel=mm_per_pixel, colour=colour)
 
 
 def data_files(path: Path) -> tuple[str, ...]:

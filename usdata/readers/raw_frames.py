@@ -129,7 +129,11 @@ class StackClip(Clip):
         path: The file.
         stack: Its pictures; their claims have passed `check_shape`.
         facts: What is known of single frames.
-        info: What is known of the clip; its size, pixel format, times and notes are completed here.
+        container: The kind of file; its reader has the same name.
+        codec: How the pixels are packed.
+        times_from: Where the times of frames come from, if they have any.
+        declared_rate: Frames a second by the header; None where it gives no rate.
+        notes: What else was not believed.
         mm_per_pixel: Spacing of the stored x and y.
         colour: True for RGB frames.
 
@@ -142,8 +146,12 @@ class StackClip(Clip):
         path: Path,
         stack: Stack,
         facts: FrameFacts,
-        info: ClipInfo,
         *,
+        container: str,
+        codec: str,
+        times_from: str | None = None,
+        declared_rate: Fraction | None = None,
+        notes: tuple[str, ...] = (),
         mm_per_pixel: tuple[float | None, float | None] = (None, None),
         colour: bool,
     ) -> None:
@@ -153,16 +161,20 @@ class StackClip(Clip):
         (width, height), (mm_x, mm_y) = (stack.width, stack.height), mm_per_pixel
         if facts.transpose:
             width, height, mm_x, mm_y = height, width, mm_y, mm_x
-        self.info = replace(
-            info,
+        self.info = ClipInfo(
+            container=container,
+            codec=codec,
             pixel_format=stack.pixel_format,
             width=width,
             height=height,
-            frames_declared=stack.frames,
             time_base=facts.time_base,
+            frames_declared=stack.frames,
+            declared_rate=declared_rate,
+            backend=container,
+            rate_source=None if facts.time_base is None else times_from,
             mm_per_pixel_x=mm_x,
             mm_per_pixel_y=mm_y,
-            notes=(*info.notes, *facts.notes, *([note] if note else [])),
+            notes=(*notes, *facts.notes, *([note] if note else [])),
         )
         self._pictures: Iterator[np.ndarray] = self._counted(stack.pictures())
         # The first picture is read now: a header alone is no clip.

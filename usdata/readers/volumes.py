@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usdata.errors import ReadError
-from usdata.readers.base import Clip, ClipInfo, reading
+from usdata.readers.base import Clip, reading
 from usdata.readers.raw_frames import (
     Finding,
     FrameFacts,
@@ -74,19 +74,6 @@ def open_nifti(path: Path, *, colour: bool = False) -> Clip:
             intercept = 0.0
         facts = _nifti_times(header, others, frames)
         mm_per_pixel, notes = _nifti_spacing(header)
-        info = ClipInfo(
-            container="nifti",
-            codec=encoding,
-            pixel_format=None,
-            width=width,
-            height=height,
-            time_base=None,
-            frames_declared=frames,
-            declared_rate=None if facts.time_base is None else 1 / facts.time_base,
-            backend="nifti",
-            rate_source=None if facts.time_base is None else "pixdim",
-            notes=notes,
-        )
         stack = Stack(
             width,
             height,
@@ -98,7 +85,19 @@ def open_nifti(path: Path, *, colour: bool = False) -> Clip:
             slope,
             intercept,
         )
-        return StackClip(path, stack, facts, info, mm_per_pixel=mm_per_pixel, colour=colour)
+        rate = None if facts.time_base is None else 1 / facts.time_base
+        return StackClip(
+            path,
+            stack,
+            facts,
+            container="nifti",
+            codec=encoding,
+            times_from="pixdim",
+            declared_rate=rate,
+            notes=notes,
+            mm_per_pixel=mm_per_pixel,
+            colour=colour,
+        )
 
 
 def _encoding(path: Path) -> str:
@@ -205,19 +204,9 @@ def open_hdf5(path: Path, *, colour: bool = False) -> Clip:
         frames, height, width, channels = _split(found.shape)
         check_shape(path, width, height, frames, channels)
         pictures = partial(_hdf5_pictures, path, found, frames, height, width, channels)
-        info = ClipInfo(
-            container="hdf5",
-            codec=found.codec,
-            pixel_format=None,
-            width=width,
-            height=height,
-            time_base=None,
-            frames_declared=frames,
-            declared_rate=None,
-            backend="hdf5",
-            notes=("the file gives no time of its frames",) if frames > 1 else (),
-        )
-        return StackClip(path, Stack(width, height, frames, channels, found.dtype, pictures), FrameFacts(), info, colour=colour)
+        stack = Stack(width, height, frames, channels, found.dtype, pictures)
+        notes = ("the file gives no time of its frames",) if frames > 1 else ()
+        return StackClip(path, stack, FrameFacts(), container="hdf5", codec=found.codec, notes=notes, colour=colour)
 
 
 def _pictures_in(path: Path, file: Any) -> _Pictures:

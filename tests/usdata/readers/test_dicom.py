@@ -107,7 +107,8 @@ def by_others(path: Path) -> np.ndarray:
         stream = next(generate_frames(pydicom.dcmread(path).PixelData, number_of_frames=1))
         raw = ffmpeg("-v", "error", "-f", "jpegls_pipe", "-i", "-", "-f", "rawvideo", "-pix_fmt", "rgb24", "-", stdin=stream).stdout
         return np.frombuffer(raw, np.uint8).reshape(1, 768, 1024, 3)
-    sitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as sitk
+
     pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     dataset = pydicom.dcmread(path, stop_before_pixels=True)
     if pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[-1] == 3 and pixels.shape[0] == dataset.Rows):

@@ -62,9 +62,12 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 @pytest.mark.real_data
-@pytest.mark.parametrize("path", sorted(REAL.glob("*.igs.mh*")) or [pytest.param(None, marks=pytest.mark.skip("no real data"))])
+@pytest.mark.parametrize(
+    "path", sorted(REAL.glob("*.igs.mh*")) or [pytest.param(None, marks=pytest.mark.skip("the real sequences are not in ../shared/data"))]
+)
 def test_real_sequences_have_simpleitks_pixels_and_their_own_times(path: Path) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as simpleitk
+
     image = simpleitk.ReadImage(str(path))
     expected = simpleitk.GetArrayFromImage(image)
     clip, frames = read(path)
@@ -82,7 +85,7 @@ def test_real_sequences_have_simpleitks_pixels_and_their_own_times(path: Path) -
 
 
 @pytest.mark.real_data
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real data")
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real sequences are not in ../shared/data")
 def test_a_real_header_whose_frame_numbers_have_a_gap() -> None:
     path = REAL / "Prostate10_video.igs.mhd"
     assert data_files(path) == ("Prostate10_video.raw",)
@@ -97,7 +100,8 @@ def test_a_real_header_whose_frame_numbers_have_a_gap() -> None:
 @pytest.mark.parametrize("suffix", [".mha", ".mhd"])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8"])
 def test_files_that_simpleitk_wrote(tmp_path: Path, suffix: str, compressed: bool, dtype: str) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as simpleitk
+
     values = np.random.default_rng(1).normal(40, 30, (4, 18, 22)).astype(dtype) if dtype != "u1" else ramp(4, 18, 22)
     image = simpleitk.GetImageFromArray(values)
     image.SetSpacing((0.125, 0.25, 2.0))
@@ -114,8 +118,8 @@ def test_files_that_simpleitk_wrote(tmp_path: Path, suffix: str, compressed: boo
 
 
 def test_colour_that_simpleitk_wrote(tmp_path: Path) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
     import cv2
+    import SimpleITK as simpleitk
 
     values = np.random.default_rng(2).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     path = tmp_path / "colour.mha"
@@ -188,7 +192,8 @@ def test_detached_data(tmp_path: Path, name: str) -> None:
     ("field", "before", "after"), [(7, b"1234567", b""), (-1, b"anything at all", b""), (0, b"", b""), (0, b"", b"left over")]
 )
 def test_header_size_says_where_the_data_are(tmp_path: Path, field: int, before: bytes, after: bytes) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as simpleitk
+
     values = ramp()
     (tmp_path / "a.raw").write_bytes(before + values.tobytes() + after)
     path = write(tmp_path / "a.mhd", header("20 12 5", data="a.raw", HeaderSize=field))

@@ -48,7 +48,8 @@ def scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
 @pytest.mark.parametrize("suffix", [".nrrd", ".nhdr"])
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "i8", "f4", "f8"])
 def test_files_that_simpleitk_wrote(tmp_path: Path, suffix: str, compressed: bool, dtype: str) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as simpleitk
+
     values = np.random.default_rng(1).normal(40, 30, (4, 18, 22)).astype(dtype) if dtype != "u1" else ramp(4, 18, 22)
     image = simpleitk.GetImageFromArray(values)
     image.SetSpacing((0.125, 0.25, 2.0))
@@ -66,7 +67,8 @@ def test_files_that_simpleitk_wrote(tmp_path: Path, suffix: str, compressed: boo
 
 @pytest.mark.parametrize("kinds", ["vector domain domain domain", "RGB-color domain domain list", "3-color domain domain time", None])
 def test_colour(tmp_path: Path, kinds: str | None) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as simpleitk
+
     values = np.random.default_rng(2).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
     path = write(tmp_path / "a.nrrd", header("3 30 20 3", *([] if kinds is None else [f"kinds: {kinds}"])) + values.tobytes())
     clip, frames = read(path, colour=True)
@@ -146,7 +148,8 @@ def test_several_gzip_members_are_one_stream(tmp_path: Path) -> None:
     ],
 )
 def test_skips(tmp_path: Path, encoding: str, lines: tuple[str, ...], build) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as simpleitk
+
     values = ramp()
     (tmp_path / "a.data").write_bytes(build(values.tobytes()))
     path = write(tmp_path / "a.nhdr", header("20 12 5", *lines, "data file: a.data", encoding=encoding))

@@ -10,6 +10,8 @@ import zlib
 from fractions import Fraction
 from pathlib import Path
 
+import h5py
+import nibabel
 import numpy as np
 import pytest
 
@@ -17,9 +19,6 @@ from usdata.errors import ReadError
 from usdata.readers.base import Frame
 from usdata.readers.raw_frames import StackClip
 from usdata.readers.volumes import open_hdf5, open_nifti
-
-h5py = pytest.importorskip("h5py")
-nibabel = pytest.importorskip("nibabel")
 
 
 def read(path: Path, *, colour: bool = False) -> tuple[StackClip, list[Frame]]:
@@ -82,7 +81,8 @@ def test_nifti_that_nibabel_wrote(tmp_path: Path, name: str, version: int, dtype
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 def test_nifti_that_simpleitk_wrote(tmp_path: Path, name: str) -> None:
-    simpleitk = pytest.importorskip("SimpleITK")
+    import SimpleITK as simpleitk
+
     values = ramp()
     simpleitk.WriteImage(simpleitk.GetImageFromArray(values), str(tmp_path / name))
     np.testing.assert_array_equal(stack(read(tmp_path / name)[1]), values)
