@@ -30,7 +30,8 @@ from usdata.errors import ReadError, Stopped, UserError
 from usdata.files import canonical_json, sha256_file, sha256_text
 from usdata.layouts import RawVideo, assign_groups, list_videos
 from usdata.readers.archives import size_of
-from usdata.recipe import Recipe, Source, load_recipe
+from usdata.recipe import Recipe, Source
+from usdata.recipe_files import load_recipe
 from usdata.signals import StopFlag, stop_signals
 from usdata.splits import fold_of_groups, label_counts, split_of_groups
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
@@ -46,6 +47,7 @@ class BuildResult:
     Attributes:
         out: The data set folder.
         counts: `found`, `ok`, `excluded`, `failed` (files or clips; the last three add up to the first) and `frames`.
+        sources: A row a source: `source`, `clips`, `frames` (kept), `clips_expected`, `frames_expected` (of a whole copy; None = unknown).
         failed: Path and reason of each clip that could not be read.
         notes: What a person should know of the result, such as folds that could not be made.
         unchanged: The data set was there already, from the same raw bytes and recipe.
@@ -56,6 +58,7 @@ class BuildResult:
     name: str
     digest: str
     counts: dict[str, int]
+    sources: list[dict[str, Any]]
     failed: list[tuple[str, str]]
     notes: list[str]
     unchanged: bool
@@ -132,7 +135,7 @@ def _build(
     input_digest = sha256_text(canonical_json([resolved.digest, STEP_VERSION, decoder_versions(), sorted(hashes.items())]))
     found = _existing(out)
     if found is not None and found.get("input_digest") == input_digest and _is_whole(out, found):
-        return _result(out, found, [], unchanged=True, reused=0, seconds=time.monotonic() - start)
+        return _result(out, resolved, found, [], unchanged=True, reused=0, seconds=time.monotonic() - start)
     if out.exists() and any(out.iterdir()) and not overwrite:
         same = found is not None and found.get("input_digest") == input_digest
         other = "holds a data set of another recipe, other raw files or other decoders"
@@ -147,7 +150,7 @@ def _build(
         shutil.rmtree(staging / JOURNAL, ignore_errors=True)
         os.sync()  # before the rename says that everything is there
         _put_in_place(staging, out)
-    return _result(out, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
+    return _result(out, resolved, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
 
 
 OVERWRITE = "give another --out, or --overwrite to replace it"
@@ -370,22 +373,36 @@ def _write_tables(
         "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
     }
     manifest.write_about(folder, about)
-    notes = [*_unexpected(recipe, videos), *_notes(recipe, counts, folds, splits)]
-    return manifest.open_dataset(folder).about, notes
+    return manifest.open_dataset(folder).about, _notes(recipe, counts, folds, splits)
 
 
-def _unexpected(recipe: Recipe, videos: Sequence[Mapping[str, Any]]) -> list[str]:
+def source_counts(recipe: Recipe, kept: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
+    """What each source gives beside what a whole copy of it gives.
+
+    Args:
+        recipe: With its expectations.
+        kept: Source to the frames kept of each of its clips.
+    """
+    return [
+        {
+            "source": source.name,
+            "clips": len(kept.get(source.name, ())),
+            "clips_expected": source.expected.videos,
+            "frames": sum(kept.get(source.name, ())),
+            "frames_expected": source.expected.frames,
+        }
+        for source in recipe.sources
+    ]
+
+
+def _unexpected(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     """Where a source gives other numbers of clips or frames than a whole copy of it."""
     notes = []
-    for source in recipe.sources:
-        kept = [video for video in videos if video["source"] == source.name and video["status"] == "ok"]
-        found = {"clips": len(kept), "frames": sum(video["frames_kept"] for video in kept)}
-        expected = {"clips": source.expected.videos, "frames": source.expected.frames}
-        other = [
-            f"{found[unit]:,} of {number:,} {unit}" for unit, number in expected.items() if number is not None and number != found[unit]
-        ]
+    for row in sources:
+        expected = {unit: row[f"{unit}_expected"] for unit in ("clips", "frames")}
+        other = [f"{row[unit]:,} of {number:,} {unit}" for unit, number in expected.items() if number not in (None, row[unit])]
         if other:
-            notes.append(f"source '{source.name}' gives {' and '.join(other)} of a whole copy")
+            notes.append(f"source '{row['source']}' gives {' and '.join(other)} of a whole copy")
     return notes
 
 
@@ -462,7 +479,16 @@ def _put_in_place(staging: Path, out: Path) -> None:
     shutil.rmtree(old)
 
 
-def _result(out: Path, about: Mapping[str, Any], notes: list[str], *, unchanged: bool, reused: int, seconds: float) -> BuildResult:
-    videos = manifest.read_table(out, manifest.VIDEOS).select(["path", "status", "reason"]).to_pylist()
+def _result(
+    out: Path, recipe: Recipe, about: Mapping[str, Any], notes: list[str], *, unchanged: bool, reused: int, seconds: float
+) -> BuildResult:
+    columns = ["source", "path", "status", "reason", "frames_kept"]
+    videos = manifest.read_table(out, manifest.VIDEOS).select(columns).to_pylist()
     failed = [(row["path"], row["reason"]) for row in videos if row["status"] == "failed"]
-    return BuildResult(out, about["name"], about["digest"], dict(about["counts"]), failed, notes, unchanged, reused, seconds)
+    kept: dict[str, list[int]] = {}
+    for row in videos:
+        if row["status"] == "ok":
+            kept.setdefault(row["source"], []).append(row["frames_kept"])
+    sources = source_counts(recipe, kept)
+    notes = [*_unexpected(sources), *notes]
+    return BuildResult(out, about["name"], about["digest"], dict(about["counts"]), sources, failed, notes, unchanged, reused, seconds)

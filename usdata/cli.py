@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from usdata.console import one_line_errors, safe_text, say
-from usdata.errors import EXIT_FINDINGS
+from usdata.errors import EXIT_FINDINGS, UserError
 
 app = typer.Typer(
     name="usdata",
@@ -46,24 +46,32 @@ def _options(
 @one_line_errors
 def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to make; it must be empty or missing.")],
-    videos: Annotated[int, typer.Option(help="Clips to make; from 10 on, faulty ones are planted besides.")] = 40,
+    videos: Annotated[int | None, typer.Option(help="Clips to make (40); from 10 on, faulty ones are planted besides.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal clips.")] = 0,
+    like: Annotated[
+        str | None, typer.Option(metavar="us4", help="Instead: 1,051 tiny clips in the number and the layouts of US-4's four parts.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make ultrasound-like clips with known truth, some of them faulty.
 
     \b
     usdata phantom demo/raw
-    usdata phantom demo/raw --videos 100 --seed 7
+    usdata phantom tree --like us4
     """
     from usdata.phantoms import phantom as make
 
-    made = make(out, videos=videos, seed=seed)
+    if like is not None and videos is not None:
+        raise UserError("--videos", f"does not go with --like {like}, which has a number of its own", "leave one of them out")
+    made = make(out, videos=40 if videos is None else videos, seed=seed, like=like)
     if as_json:
         _print_json({"out": str(made.out), "videos": made.videos, "faults": made.faults, "patients": made.patients})
         return
-    print(f"{made.videos} clips of {made.patients} patients, {made.faults} of them with a planted fault (truth.csv lists them)")
-    print(f"next: usdata build phantom --raw {made.out} --out SET")
+    if like is None:
+        print(f"{made.videos} clips of {made.patients} patients, {made.faults} of them with a planted fault (truth.csv lists them)")
+    else:
+        print(f"{made.videos:,} clips in four parts; truth.csv says how many frames the recipe '{like}' takes of each")
+    print(f"next: usdata build {like or 'phantom'} --raw {made.out} --out SET")
 
 
 @app.command()
@@ -173,6 +181,8 @@ def build(
         for reason, count in planned.excluded.items():
             print(f"  left out: {count} ({safe_text(reason)})")
         return
+    from usdata.building_terminal import print_sources
+
     built = building.build(recipe, raw=raw, out=out, workers=workers, overrides=overrides or (), overwrite=overwrite)
     if as_json:
         _print_json({**vars(built), "out": str(built.out)})
@@ -181,6 +191,8 @@ def build(
     if built.unchanged:
         print(f"{out} holds this data set already: nothing to do")
     print(f"{built.name}: {counts['found']} files found = {counts['ok']} kept + {counts['excluded']} excluded + {counts['failed']} failed")
+    if len(built.sources) > 1 or any(row["clips_expected"] or row["frames_expected"] for row in built.sources):
+        print_sources(built.sources)
     for path, reason in built.failed[:10]:
         print(f"  failed: {safe_text(path)}: {safe_text(reason)}")
     if len(built.failed) > 10:

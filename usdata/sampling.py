@@ -1,53 +1,75 @@
 """Which frames of a clip to keep.
 
-In: a rule, and the positions and exact times of the clip's unique usable frames. Out: the positions kept.
-Guarantees: no frame twice, ascending, and no float: `choose` is the definition over a whole clip, `Sampler` the same answer frame by frame.
+In: a rule, and the positions, exact times and, where the rule asks for them, pictures of the clip's frames. Out: the positions kept.
+Guarantees: no frame twice, ascending, and no float in a comparison of times: `choose` is the definition over a whole clip, `Sampler` the
+same answer frame by frame.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-_PARAMETER_OF = {"rate": "hz", "count": "count", "every": "every", "all": None}
+_PARAMETERS_OF: dict[str, tuple[str, ...]] = {
+    "rate": ("hz",), "stride": ("hz",), "count": ("count",), "every": ("every",), "novelty": ("below",), "all": (),
+}  # fmt: skip
+_GAPS = ("least_gap_s", "greatest_gap_s")
+Picture = NDArray[np.uint8]
 
 
 class SamplingRule(BaseModel):
-    """How the frames of a source are thinned; exactly the parameter of the chosen rule is given.
+    """How the frames of a source are thinned; exactly the parameters of the chosen rule are given.
 
     - rate: the first frame at or after start + k/hz for k = 0, 1, 2, ..., where start is the time of the first frame. Frames without any
       time (stills, folders of images) are all kept.
     - count: exactly `count` frames, evenly spaced: positions floor((2i+1)·T/(2·count)) of T frames; all of them when T ≤ count.
     - every: positions 0, every, 2·every, ...
+    - stride: positions 0, k, 2k, ... with k = floor(rate / hz) and the rate that the container declares, at least 1; the POCUS builders'
+      rule. It is `rate` done without looking at times: prefer that.
+    - novelty: the first frame, then each whose correlation with the last kept one is smaller than `below` (Pearson's, of the pictures
+      reduced to 64×64), not sooner than `least_gap_s` after that one, and in any case after `greatest_gap_s`.
     - all: all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    rule: Literal["rate", "count", "every", "all"] = "rate"
+    rule: Literal["rate", "count", "every", "stride", "novelty", "all"] = "rate"
     """Which rule thins the frames."""
+    over: Literal["unique", "decoded"] = "unique"
+    """What is thinned: unique frames; or all that decode, repeats and blank ones too, as scripts do."""
     hz: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Frames a second (rule: rate); taken as the decimal number that was written, so 0.1 is a tenth."""
+    """Frames a second (rules: rate, stride); taken as the decimal number that was written, so 0.1 is a tenth."""
     count: int | None = Field(default=None, gt=0)
     """Frames a clip (rule: count)."""
     every: int | None = Field(default=None, gt=0)
-    """Distance between kept frames, in unique frames (rule: every)."""
+    """Distance between kept frames, in frames (rule: every)."""
+    below: float | None = Field(default=None, gt=-1, le=1, allow_inf_nan=False)
+    """Correlation with the last kept frame below which a frame is new (rule: novelty)."""
+    least_gap_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Seconds that must have passed since the last kept frame (rule: novelty); null: none."""
+    greatest_gap_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Seconds after which a frame is kept, new or not (rule: novelty); null: never."""
     cap: int | None = Field(default=None, gt=0)
     """At most so many frames of a clip, the first ones of what the rule keeps, as the official POCUS build does; None for no limit."""
 
     @model_validator(mode="after")
-    def _one_parameter(self) -> Self:
-        needed = _PARAMETER_OF[self.rule]
-        for name in ("hz", "count", "every"):
+    def _its_parameters(self) -> Self:
+        needed = _PARAMETERS_OF[self.rule]
+        for name in ("hz", "count", "every", "below", *_GAPS):
             given = getattr(self, name) is not None
-            if name == needed and not given:
+            if name in needed and not given:
                 raise ValueError(f"rule '{self.rule}' needs '{name}'")
-            if name != needed and given:
+            if given and name not in needed and not (name in _GAPS and self.rule == "novelty"):
                 raise ValueError(f"'{name}' does not belong to rule '{self.rule}'")
+        if self.least_gap_s is not None and self.greatest_gap_s is not None and self.least_gap_s > self.greatest_gap_s:
+            raise ValueError("'least_gap_s' is longer than 'greatest_gap_s'")
         return self
 
     @property
@@ -55,14 +77,33 @@ class SamplingRule(BaseModel):
         """The rate as the decimal number that was written."""
         return Fraction(str(self.hz))
 
+    def stride(self, declared_rate: Fraction | None) -> int:
+        """Distance between kept frames under the rules every, stride and all.
 
-def choose(rule: SamplingRule, times: Sequence[Fraction | None]) -> list[int]:
+        Args:
+            declared_rate: What the container declares in frames a second; None where it declares nothing. The POCUS builders divide by zero
+                there and where it is smaller than `hz`; here every frame is kept.
+        """
+        if self.rule == "stride":
+            return 1 if declared_rate is None else max(1, math.floor(declared_rate / self.exact_hz))
+        return self.every or 1
+
+
+def choose(
+    rule: SamplingRule,
+    times: Sequence[Fraction | None],
+    *,
+    declared_rate: Fraction | None = None,
+    pictures: Sequence[Picture] | None = None,
+) -> list[int]:
     """The positions that a rule keeps of a clip.
 
     Args:
         rule: The rule.
-        times: The time in seconds of each unique usable frame in the order they came, None where it has none. A frame without a time
+        times: The time in seconds of each usable frame in the order they came, None where it has none. A frame without a time
             stands at the time of the frame before it; frames before the first time are all kept by the rule "rate".
+        declared_rate: Frames a second as the container says (rule: stride).
+        pictures: The frames, (H, W) uint8 of one size (rule: novelty).
 
     Returns:
         Ascending positions in `times`.
@@ -74,8 +115,15 @@ def choose(rule: SamplingRule, times: Sequence[Fraction | None]) -> list[int]:
         assert rule.count is not None
         wanted = rule.count
         kept = list(range(total)) if total <= wanted else [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
+    elif rule.rule == "novelty":
+        assert pictures is not None
+        kept = []
+        for position in range(total):
+            similarity = partial(correlation, pictures[kept[-1] if kept else 0], pictures[position])
+            if not kept or _is_new(rule, times[kept[-1]], times[position], similarity):
+                kept.append(position)
     else:
-        kept = list(range(0, total, rule.every or 1))
+        kept = list(range(0, total, rule.stride(declared_rate)))
     return kept[: rule.cap]
 
 
@@ -93,19 +141,50 @@ def _at_rate(hz: Fraction, times: Sequence[Fraction | None]) -> list[int]:
     return kept
 
 
+def correlation(a: Picture, b: Picture) -> float:
+    """Pearson's correlation of two pictures (H, W) uint8: sums in whole numbers, so equal on every machine.
+
+    Two even pictures correlate with 1; an even one and any other with 0.
+    """
+    x, y = a.ravel().astype(np.int64), b.ravel().astype(np.int64)
+    count, sum_x, sum_y = x.size, int(x.sum()), int(y.sum())
+    spread_x = count * int((x * x).sum()) - sum_x**2
+    spread_y = count * int((y * y).sum()) - sum_y**2
+    if not spread_x or not spread_y:
+        return 1.0 if spread_x == spread_y else 0.0
+    return (count * int((x * y).sum()) - sum_x * sum_y) / math.sqrt(spread_x * spread_y)
+
+
+def _is_new(rule: SamplingRule, last: Fraction | None, time: Fraction | None, similarity: Callable[[], float]) -> bool:
+    """Whether the rule "novelty" keeps a frame after the last kept one; gaps do not count where a time is missing."""
+    assert rule.below is not None
+    gap = None if last is None or time is None else time - last
+    if gap is not None and rule.greatest_gap_s is not None and gap >= Fraction(str(rule.greatest_gap_s)):
+        return True
+    if gap is not None and rule.least_gap_s is not None and gap < Fraction(str(rule.least_gap_s)):
+        return False
+    return similarity() < rule.below
+
+
 class Sampler:
     """A rule applied while a clip passes, without knowing its end; keeps just what `choose` keeps.
+
+    Args:
+        rule: The rule.
+        declared_rate: Frames a second as the container says (rule: stride).
 
     Raises:
         ValueError: The rule is "count", which needs the clip's total: use `choose` after the pass.
     """
 
-    def __init__(self, rule: SamplingRule) -> None:
+    def __init__(self, rule: SamplingRule, declared_rate: Fraction | None = None) -> None:
         if rule.rule == "count":
             raise ValueError("the rule 'count' needs the number of frames; choose() after the pass")
         self._rule = rule
         self._period = 1 / rule.exact_hz if rule.rule == "rate" else None
+        self._stride = rule.stride(declared_rate)
         self._kept = 0
+        self._last_kept: tuple[Fraction | None, Picture] | None = None
         self._last_position = -1
         self._start: Fraction | None = None
         self._due: Fraction | None = None
@@ -120,12 +199,13 @@ class Sampler:
         """The cap is reached: nothing more will be kept."""
         return self._rule.cap is not None and self._kept >= self._rule.cap
 
-    def offer(self, position: int, time: Fraction | None) -> bool:
+    def offer(self, position: int, time: Fraction | None, picture: Callable[[], Picture] | None = None) -> bool:
         """Whether this frame is kept.
 
         Args:
-            position: Its number among the clip's unique usable frames, ascending from 0.
+            position: Its number among the clip's usable frames, ascending from 0.
             time: Its time in seconds; None where it has none.
+            picture: Gives the reduced picture, (H, W) uint8 of the same size each time (rule: novelty).
 
         Raises:
             ValueError: The positions do not ascend.
@@ -133,13 +213,13 @@ class Sampler:
         if position <= self._last_position:
             raise ValueError(f"position {position} after {self._last_position}: frames are offered once, in order")
         self._last_position = position
-        wanted = self._wanted(position, time) and not self.full
+        wanted = not self.full and (self._novel(time, picture) if self._rule.rule == "novelty" else self._wanted(position, time))
         self._kept += wanted
         return wanted
 
     def _wanted(self, position: int, time: Fraction | None) -> bool:
         if self._period is None:
-            return position % (self._rule.every or 1) == 0
+            return position % self._stride == 0
         if time is None:
             return self._due is None
         if self._start is None or self._due is None:
@@ -150,4 +230,16 @@ class Sampler:
             return False
         # A gap may have passed several due times: this one frame answers them all.
         self._due += ((time - self._due) // self._period + 1) * self._period
+        return True
+
+    def _novel(self, time: Fraction | None, picture: Callable[[], Picture] | None) -> bool:
+        if picture is None:
+            raise ValueError("the rule 'novelty' needs pictures")
+        if self._last_kept is None:
+            self._last_kept = time, picture()
+            return True
+        last, before = self._last_kept
+        if not _is_new(self._rule, last, time, lambda: correlation(before, picture())):
+            return False
+        self._last_kept = time, picture()
         return True

@@ -36,6 +36,7 @@ LIT_GRAY_LEVEL = 4
 SHORT_CLIP_FRAMES = 8
 FROZEN_SHARE = 0.95
 NEAR_REPEATS_SHARE = 0.3
+REDUCED_SIDE = 64
 
 
 @dataclass(frozen=True)
@@ -171,14 +172,15 @@ def _looked_through(
     raw: Path, sampling: SamplingRule, read: Reading, hygiene: Hygiene, scratch: Path | None, store: Callable[[Frame], dict[str, Any]]
 ) -> dict[str, Any]:
     open_raw_clip = partial(open_clip, raw, backend=read.backend, scratch=scratch)
-    keeps = _selector(open_raw_clip, sampling, hygiene)
     kept: list[dict[str, Any]] = []
     excluded: list[dict[str, Any]] = []
     times: list[Fraction | None] = []
     colours = ColourKind()
-    unique = still = 0
+    unique = still = candidates = 0
+    wanted_of_count = _wanted_of_count(open_raw_clip, sampling, hygiene)
     with open_raw_clip() as clip:
         info = clip.info
+        keeps = wanted_of_count or Sampler(sampling, info.declared_rate).offer
         first: int | None = None
         for look in look_at(clip, hygiene):
             frame = look.frame
@@ -187,15 +189,17 @@ def _looked_through(
             times.append(time)
             still += look.still
             row: dict[str, Any] = {"frame_index": frame.index, "pts": frame.pts, "time_s": None if time is None else float(time)}
-            if look.reason is None:
-                position, unique = unique, unique + 1
-                if keeps(position, time):
-                    kept.append(row | store(frame))
-                    colours.offer(clip.rgb)
-                else:
-                    excluded.append(row | {"reason": "not_sampled", "duplicate_of": None, "difference": None})
+            unique += look.reason is None
+            wanted = False
+            if _is_candidate(look, sampling):
+                wanted = keeps(candidates, time, partial(reduced, frame.pixels))
+                candidates += 1
+            if wanted:
+                kept.append(row | store(frame))
+                colours.offer(clip.rgb)
             else:
-                excluded.append(row | {"reason": look.reason, "duplicate_of": look.repeats, "difference": look.difference})
+                why = look.reason or "not_sampled"
+                excluded.append(row | {"reason": why, "duplicate_of": look.repeats, "difference": look.difference})
     if not times:
         said = f" ({clip.first_error})" if clip.first_error else ""
         raise ReadError(raw, f"no frame of it decodes{said}", "check the file with another player, or remove it")
@@ -252,17 +256,29 @@ def _facts(clip: Clip, times: list[Fraction | None], unique: int) -> dict[str, A
     }
 
 
-def _selector(open_raw_clip: Callable[[], Clip], sampling: SamplingRule, hygiene: Hygiene) -> Callable[[int, Fraction | None], bool]:
-    """Whether a unique frame is kept, by its position and time.
+def _is_candidate(look: _Look, sampling: SamplingRule) -> bool:
+    """Whether a sampling rule is asked about a frame."""
+    return look.reason is None or (sampling.over == "decoded" and look.reason in ("near_repeat", "blank"))
 
-    The rule `count` needs the number of unique frames, which no container knows, so it costs a pass of its own.
+
+def reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame reduced to 64×64 by area, which the rule "novelty" compares."""
+    return np.asarray(cv2.resize(pixels, (REDUCED_SIDE, REDUCED_SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _wanted_of_count(
+    open_raw_clip: Callable[[], Clip], sampling: SamplingRule, hygiene: Hygiene
+) -> Callable[[int, Fraction | None, object], bool] | None:
+    """Whether a frame is kept under the rule `count`, by its position; None under the other rules.
+
+    The rule needs the number of usable frames, which no container knows, so it costs a pass of its own.
     """
     if sampling.rule != "count":
-        return Sampler(sampling).offer
+        return None
     with open_raw_clip() as clip:
-        times = [None if look.frame.pts is None else Fraction(look.frame.pts) for look in look_at(clip, hygiene) if look.reason is None]
-    chosen = frozenset(choose(sampling, times))
-    return lambda position, time: position in chosen
+        total = sum(_is_candidate(look, sampling) for look in look_at(clip, hygiene))
+    chosen = frozenset(choose(sampling, [None] * total))
+    return lambda position, time, picture: position in chosen
 
 
 def look_at(clip: Clip, hygiene: Hygiene) -> Iterator[_Look]:

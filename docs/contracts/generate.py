@@ -6,10 +6,12 @@ import inspect
 import typing
 from pathlib import Path
 
+import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from usdata import manifest
+from usdata.known_layouts import KNOWN_LAYOUTS
 from usdata.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parent
@@ -40,7 +42,16 @@ RECIPE = """\
 
 One YAML file says what to build. `usdata build NAME|FILE` takes a shipped recipe's name (`manifests/`) or a file; `--set a.b=c` changes a
 key (`--set sources.0.sampling.hz=5`). An unknown key is refused with the nearest right one. `base: other` takes another recipe's keys
-where this one says nothing (a shipped name, or a path beside the recipe); sources are matched by name.
+where this one says nothing (a shipped name, or a path beside the recipe); sources are matched by name. `include: [one, two]` takes in other
+recipes' sources, and nothing else of them; `sources` may then change keys of those by name. `manifests/us4.yaml` does both.
+"""
+
+LAYOUTS = """\
+# Known layouts
+
+How known sources name clips, patients and labels on disk. `layout: clust` in a recipe's source fills in these keys where the source does
+not say them itself; `table` (a CSV names the clips) and `files` (every media file is a clip) are the general ones and fill in nothing.
+Paths are below the source's `root`. What a layout does not take is excluded with a reason, never dropped.
 """
 
 
@@ -64,6 +75,16 @@ def recipe_page() -> str:
         for key, field in model.model_fields.items():
             meaning = (field.description or "").replace("|", "\\|")
             parts.append(f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {meaning} |\n")
+    return "".join(parts)
+
+
+def layouts_page() -> str:
+    """The page on the known layouts."""
+    parts = [LAYOUTS]
+    for name, layout in KNOWN_LAYOUTS.items():
+        tree = "".join(f"    {path}\n" for path in layout.tree)
+        settings = yaml.safe_dump(dict(layout.settings), sort_keys=False, allow_unicode=True, width=1000, default_flow_style=None)
+        parts.append(f"\n## {name}\n\n{layout.about}\n\n{tree}\nfills in:\n\n```yaml\n{settings}```\n")
     return "".join(parts)
 
 
@@ -103,7 +124,7 @@ def _default(field: object) -> str:
     return "null" if value is None else f"`{value}`" if value != "" else "empty"
 
 
-PAGES = {"data-set.md": data_set_page, "recipe.md": recipe_page}
+PAGES = {"data-set.md": data_set_page, "recipe.md": recipe_page, "layouts.md": layouts_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import pandas as pd
 import pytest
 
@@ -39,3 +40,18 @@ def test_a_recipe_accounts_for_every_file_and_gives_equal_bytes(recipe: str, fol
     # The tables were made with ffmpeg, which is not what decodes here by default.
     assert (videos.frames_decoded == table.frames).all()
     assert (videos.sha256 == table.sha256).all()
+
+
+def test_the_official_pocus_extraction_is_reproduced(tmp_path: Path) -> None:
+    """Against the published rule run with OpenCV, as its script runs it: every int(fps / 3)-th frame, at most 30."""
+    built = usdata.build("pocus-official", raw=CLIPS / "pocus_lung", out=tmp_path / "set")
+    videos = usdata.load(built.out).videos.query("status == 'ok'")
+    clips = videos[videos.path.str.startswith("videos/")]
+    assert len(clips) == 123  # the 124th lies in a folder of uncertain labels
+    for row in clips.itertuples():
+        capture = cv2.VideoCapture(str(CLIPS / "pocus_lung" / row.path))
+        every, read, kept = int(capture.get(cv2.CAP_PROP_FPS) / 3), 0, 0
+        while capture.grab():
+            kept += read % every == 0 and kept < 30
+            read += 1
+        assert row.frames_kept == kept, row.path

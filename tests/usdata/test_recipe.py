@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from usdata.errors import RecipeError
-from usdata.recipe import load_recipe, shipped_recipes
+from usdata.recipe_files import load_recipe, shipped_recipes
 
 
 def write(folder: Path, text: str) -> Path:

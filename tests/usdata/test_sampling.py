@@ -3,12 +3,13 @@
 import itertools
 from fractions import Fraction
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from usdata.sampling import Sampler, SamplingRule, choose
+from usdata.sampling import Sampler, SamplingRule, choose, correlation
 
 fractions = st.fractions(min_value=0, max_value=20, max_denominator=90_000)
 times_monotone = st.lists(fractions, max_size=60).map(sorted)
@@ -140,3 +141,59 @@ def test_sampler_refuses_what_it_cannot_do() -> None:
 def test_wrong_rules_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SamplingRule.model_validate(fields)
+
+
+@given(st.sampled_from([1.0, 3.0, 2.5]), st.none() | st.fractions(min_value=Fraction(1, 10), max_value=100), st.integers(0, 80), caps)
+def test_stride_is_the_pocus_builders_rule(hz: float, declared: Fraction | None, total: int, cap: int | None) -> None:
+    """As their script has it: every int(fps / hz)-th of the frames counted from 0; where that is 0 they divide by it, and all are kept."""
+    every = int(declared / Fraction(str(hz))) if declared is not None else 1
+    expected = [number for number in range(total) if number % max(every, 1) == 0][:cap]
+    rule = SamplingRule(rule="stride", hz=hz, over="decoded", cap=cap)
+    assert choose(rule, [None] * total, declared_rate=declared) == expected
+    sampler = Sampler(rule, declared)
+    assert [number for number in range(total) if sampler.offer(number, None)] == expected
+
+
+pictures_of = st.lists(st.lists(st.integers(0, 255), min_size=12, max_size=12), min_size=1, max_size=25)
+
+
+@given(
+    pictures_of,
+    st.sampled_from([-0.5, 0.0, 0.4, 0.9, 1.0]),
+    st.none() | st.sampled_from([0.1, 0.5]),
+    st.none() | st.sampled_from([0.5, 1.3]),
+    st.lists(st.none() | fractions, min_size=25, max_size=25),
+    caps,
+)
+def test_novelty_keeps_what_differs_from_the_last_kept(
+    values: list[list[int]],
+    below: float,
+    least: float | None,
+    greatest: float | None,
+    times: list[Fraction | None],
+    cap: int | None,
+) -> None:
+    pictures = [np.array(value, dtype=np.uint8).reshape(3, 4) for value in values]
+    times = times[: len(pictures)]
+    rule = SamplingRule(rule="novelty", below=below, least_gap_s=least, greatest_gap_s=greatest, cap=cap)
+    kept = choose(rule, times, pictures=pictures)
+    sampler = Sampler(rule)
+    assert [number for number, time in enumerate(times) if sampler.offer(number, time, lambda n=number: pictures[n])] == kept  # type: ignore[misc]
+    assert kept[0] == 0
+    for position in range(1, kept[-1] + 1):
+        last = max(number for number in kept if number < position)
+        gap = None if times[last] is None or times[position] is None else times[position] - times[last]  # type: ignore[operator]
+        late = gap is not None and greatest is not None and gap >= Fraction(str(greatest))
+        early = gap is not None and least is not None and gap < Fraction(str(least))
+        similarity = correlation(pictures[last], pictures[position])
+        assert (position in kept) == (late or (not early and similarity < below))
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_correlation_is_pearsons(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(0, 256, (2, 9, 7)).astype(np.uint8)
+    assert correlation(a, b) == pytest.approx(np.corrcoef(a.ravel(), b.ravel())[0, 1], abs=1e-12)
+    assert correlation(a, a) == pytest.approx(1)
+    assert correlation(np.zeros_like(a), a) == 0
+    assert correlation(np.zeros_like(a), np.full_like(a, 9)) == 1

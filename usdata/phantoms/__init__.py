@@ -12,21 +12,19 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
-from av.codec.context import Flags
-from av.video.stream import VideoStream
-from numpy.typing import NDArray
 
 from usdata.console import progress
-from usdata.errors import UserError
+from usdata.errors import UserError, nearest
 from usdata.files import atomic, write_text
 from usdata.phantoms.anatomy import LABELS
 from usdata.phantoms.clips import FAULT_SEEDS, Clip, even, field_of_view, plan, render
+from usdata.phantoms.encoding import write_clip
 from usdata.phantoms.physics import Geometry
+from usdata.phantoms.us4 import write_us4
 
 SIZE_MIN, FRAMES_MIN = 96, 8
 FAULTS_FROM = 10  # planted only where there are enough sound clips around them
@@ -55,7 +53,16 @@ class PhantomResult:
     seconds: float
 
 
-def phantom(out: str | Path, *, videos: int = 40, seed: int = 0, size: int = 320, frames: int = 48) -> PhantomResult:
+def phantom(
+    out: str | Path,
+    *,
+    videos: int = 40,
+    seed: int = 0,
+    size: int = 320,
+    frames: int = 48,
+    like: str | None = None,
+    workers: int | None = None,
+) -> PhantomResult:
     """Write ultrasound-like clips with known truth.
 
     Args:
@@ -64,6 +71,8 @@ def phantom(out: str | Path, *, videos: int = 40, seed: int = 0, size: int = 320
         seed: Equal seeds give equal bytes on one machine.
         size: Shorter side of the smallest picture in pixels; others are up to a quarter larger.
         frames: Frames of each clip.
+        like: "us4": instead of all this, tiny clips in the number and the layouts of US-4's four parts.
+        workers: Processes that make clips (like: "us4"); all processors by default.
 
     Raises:
         UserError: The folder is not empty, or a number is out of range.
@@ -75,6 +84,11 @@ def phantom(out: str | Path, *, videos: int = 40, seed: int = 0, size: int = 320
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(folder, "exists and is not empty", "choose another folder, or remove it")
     start = time.monotonic()
+    if like is not None:
+        if like != "us4":
+            raise UserError("--like", f"knows no '{like}'", nearest(like, ["us4"]))
+        made = write_us4(folder, seed=seed, workers=workers)
+        return PhantomResult(folder, len(made), 0, len({clip.patient for clip in made if clip.patient}), time.monotonic() - start)
     clips = plan(videos=videos, seed=seed, size=size, frames=frames)
     rows: list[Rows] = []
     extra = 5 if videos >= FAULTS_FROM else 0
@@ -97,47 +111,6 @@ README = """Simulated ultrasound-like clips, written by 'usdata phantom'; nobody
 labels.csv is what a user would have. truth.csv is what is true: fields of view in picture pixels (pixel centres at whole coordinates,
 angles in degrees from straight down, positive to the right), true patients, and the faults that were planted.
 """
-
-
-# macroblock trees are off because with them x264 gives now and then other bytes for the same frames, even on one thread
-_ENCODERS = {
-    "mp4": ("libx264", "mp4", "yuv420p", {"crf": "19", "preset": "veryfast", "threads": "1", "x264-params": "mbtree=0"}),
-    "avi": ("mjpeg", "avi", "yuvj420p", {"qmin": "3", "qmax": "3", "threads": "1"}),
-    "mpeg": ("mpeg2video", "mpeg", "yuv420p", {"b": "6000000", "qmin": "2", "qmax": "4", "threads": "1"}),
-    "gif": ("gif", "gif", "gray", {"threads": "1"}),
-}
-
-
-def write_clip(path: Path, pictures: NDArray[np.uint8], fps: int, **options: str) -> None:
-    """Encode frames (frames, height, width, RGB) as the suffix says: one thread, bit-exact, no time of creation.
-
-    The index of an mp4 stands at its end, as most devices write it. `options` overrides the encoder's.
-    """
-    codec, container, pixels, defaults = _ENCODERS[path.suffix[1:]]
-    if codec == "libx264" and not _has_encoder(codec):
-        codec, defaults = "mpeg4", {"qmin": "3", "qmax": "3", "threads": "1"}
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container, options={"fflags": "+bitexact"}) as file:
-        stream = file.add_stream(codec, rate=fps, options={**defaults, **options})
-        assert isinstance(stream, VideoStream)
-        stream.height, stream.width, stream.pix_fmt = pictures.shape[1], pictures.shape[2], pixels
-        stream.codec_context.flags |= Flags.bitexact
-        stream.codec_context.time_base = Fraction(1, fps)
-        for index, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, fps)
-            file.mux(stream.encode(frame))
-        file.mux(stream.encode())
-    with atomic(path, durable=False) as temporary:
-        temporary.write_bytes(buffer.getvalue())
-
-
-def _has_encoder(name: str) -> bool:
-    try:
-        av.Codec(name, "w")
-    except av.codec.codec.UnknownCodecError:
-        return False
-    return True
 
 
 def _rows(

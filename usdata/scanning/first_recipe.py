@@ -18,8 +18,9 @@ from pathlib import Path, PurePosixPath
 from usdata.console import safe_text
 from usdata.errors import UserError
 from usdata.files import write_text
-from usdata.layouts import separator_of
-from usdata.recipe import SOURCE_NAME, load_recipe
+from usdata.layouts.tables import separator_of
+from usdata.recipe import SOURCE_NAME
+from usdata.recipe_files import load_recipe
 from usdata.scanning import ScannedFile, ScanResult
 
 # Words that columns of public sets use, in the order of trust; letters only, lower case.

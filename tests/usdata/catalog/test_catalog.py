@@ -12,7 +12,7 @@ from rich.console import Console
 from usdata.catalog import CatalogEntry, catalog, load_entry
 from usdata.catalog.terminal import print_entries, print_entry
 from usdata.errors import UserError
-from usdata.recipe import shipped_recipes
+from usdata.recipe_files import shipped_recipes
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 ENTRIES = {entry.name: entry for entry in catalog()}

@@ -16,7 +16,7 @@ from tests.usdata.clips import speckle_frames, write_png, write_video
 from tests.usdata.readers.generated import X264_B, encode
 from usdata.building import build
 from usdata.errors import UserError
-from usdata.recipe import load_recipe
+from usdata.recipe_files import load_recipe
 from usdata.scanning import ScannedFile, ScanResult, scan
 from usdata.scanning.first_recipe import write_first_recipe
 from usdata.scanning.terminal import print_scan
