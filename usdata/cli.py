@@ -157,6 +157,9 @@ def build(
     raw: Annotated[Path, typer.Option(help="Folder of raw clips; it is only read.")],
     out: Annotated[Path, typer.Option(help="Data set folder to make.")],
     workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="Where clips are read: here, or on a Ray cluster (extra 'ray').")
+    ] = "local",
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and left out, and stop.")] = False,
     overwrite: Overwrite = False,
@@ -181,9 +184,9 @@ def build(
         for reason, count in planned.excluded.items():
             print(f"  left out: {count} ({safe_text(reason)})")
         return
-    from usdata.building_terminal import print_sources
+    from usdata.building.terminal import print_sources
 
-    built = building.build(recipe, raw=raw, out=out, workers=workers, overrides=overrides or (), overwrite=overwrite)
+    built = building.build(recipe, raw=raw, out=out, workers=workers, engine=engine, overrides=overrides or (), overwrite=overwrite)
     if as_json:
         _print_json({**vars(built), "out": str(built.out)})
         return

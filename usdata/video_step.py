@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from usdata.duplicates.fingerprints import fingerprint
 from usdata.errors import ReadError
-from usdata.files import canonical_json, sha256_file, sha256_stream, sha256_text, write_json
+from usdata.files import canonical_json, sha256_stream, sha256_text, write_text
 from usdata.imaging.colour import ColourKind
 from usdata.readers import open_clip
 from usdata.readers.archives import open_raw
@@ -112,13 +112,14 @@ def process_video(task: VideoTask) -> dict[str, Any]:
     staging = Path(tempfile.mkdtemp(dir=task.images.parent, prefix=".part-"))
     scratch = Path(tempfile.mkdtemp(dir=task.images.parent, prefix=".part-"))
     try:
-        store = partial(_store, task=task, staging=staging)
+        written: dict[str, str] = {}
+        store = partial(_store, task=task, staging=staging, written=written)
         result = look_through(task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, scratch=scratch, store=store)
         kept = {Path(row["path"]).name for row in result["kept"]}
         for path in staging.iterdir():
             if path.name not in kept:
                 path.unlink()
-        result["images"] = {path.name: sha256_file(path) for path in sorted(staging.iterdir())}
+        result["images"] = {name: written[name] for name in sorted(kept)}
         # The old journal goes first: killed between here and the new one, the step is simply done again.
         task.journal.unlink(missing_ok=True)
         shutil.rmtree(task.images, ignore_errors=True)
@@ -129,7 +130,7 @@ def process_video(task: VideoTask) -> dict[str, Any]:
         shutil.rmtree(staging, ignore_errors=True)
         shutil.rmtree(scratch, ignore_errors=True)
     result["key"] = task.key
-    write_json(task.journal, result)
+    write_text(task.journal, canonical_json(result))
     return result
 
 
@@ -331,7 +332,8 @@ def pixel_digest(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _store(frame: Frame, *, task: VideoTask, staging: Path) -> dict[str, Any]:
+def _store(frame: Frame, *, task: VideoTask, staging: Path, written: dict[str, str]) -> dict[str, Any]:
+    """Write a frame's image; its name and digest are added to `written`, its columns of frames.parquet are given back."""
     pixels = frame.pixels
     height, width = pixels.shape
     if task.image.max_side is not None and max(height, width) > task.image.max_side:
@@ -343,7 +345,9 @@ def _store(frame: Frame, *, task: VideoTask, staging: Path) -> dict[str, Any]:
     done, encoded = cv2.imencode(".png", pixels)
     if not done:
         raise ReadError(task.raw, f"frame {frame.index} could not be encoded as PNG", "report this with the file")
-    (staging / name).write_bytes(encoded.tobytes())
+    content = encoded.tobytes()
+    (staging / name).write_bytes(content)
+    written[name] = hashlib.sha256(content).hexdigest()
     place = {"path": f"{task.images_path}/{name}", "width": pixels.shape[1], "height": pixels.shape[0]}
     return place | frame_measures(pixels)
 

@@ -167,7 +167,7 @@ def test_killed_builds_go_on_to_the_same_bytes(raw: Path, built: manifest.DataSe
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(json.dumps(make_recipe().model_dump(mode="json")))
     out = tmp_path / "set"
-    journal = tmp_path / ".set.building" / ".journal"
+    journal = tmp_path / ".set.building" / ".steps"
     command = [sys.executable, "-m", "usdata", "build", str(recipe), "--raw", str(raw), "--out", str(out), "--workers", "1"]
     for journalled in (1, 3, 6, 9):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
@@ -188,7 +188,7 @@ def test_sigterm_saves_says_how_to_go_on_and_leaves_with_75(raw: Path, built: ma
     out = tmp_path / "set"
     command = [sys.executable, "-m", "usdata", "build", str(recipe), "--raw", str(raw), "--out", str(out), "--workers", "1"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY)
-    journal = tmp_path / ".set.building" / ".journal"
+    journal = tmp_path / ".set.building" / ".steps"
     while not (journal.is_dir() and any(path.suffix == ".json" for path in journal.iterdir())):
         assert process.poll() is None
         time.sleep(0.002)
@@ -198,7 +198,7 @@ def test_sigterm_saves_says_how_to_go_on_and_leaves_with_75(raw: Path, built: ma
     assert "run the same command again" in said
     assert not out.exists()
     again = subprocess.run(command, check=True, capture_output=True, text=True, cwd=REPOSITORY)
-    assert "going on with an interrupted build" in again.stderr
+    assert "clips are done already and taken over" in again.stderr
     assert tree_bytes(out) == tree_bytes(built.folder)
 
 
@@ -289,7 +289,7 @@ def test_a_damaged_set_is_told_and_rebuilt(tmp_path: Path) -> None:
         usdata.build(files_recipe(), raw=tmp_path / "raw", out=out, workers=1)
     assert not usdata.build(files_recipe(), raw=tmp_path / "raw", out=out, workers=1, overwrite=True).unchanged
     assert tree_bytes(out) == before
-    assert sorted(path.name for path in out.iterdir() if not path.name.endswith(".parquet")) == ["dataset.json", "images"]
+    assert sorted(path.name for path in out.iterdir() if not path.name.endswith(".parquet")) == [".steps", "dataset.json", "images"]
 
 
 def test_two_builds_of_one_set_do_not_meet(tmp_path: Path) -> None:
@@ -314,7 +314,7 @@ def test_images_torn_by_a_power_cut_are_made_again(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("usdata.building._write_tables", stop)
+        patched.setattr("usdata.building.write_tables", stop)
         with pytest.raises(KeyboardInterrupt):
             build(make_recipe(), raw=raw, out=out, workers=2)
     first, second, *_ = sorted((tmp_path / ".set.building" / "images").rglob("*.png"))
@@ -373,7 +373,7 @@ def test_orphaned_workers_end_with_their_build(raw: Path, tmp_path: Path) -> Non
     recipe.write_text(json.dumps(make_recipe().model_dump(mode="json")))
     command = [sys.executable, "-m", "usdata", "build", str(recipe), "--raw", str(raw), "--out", str(tmp_path / "set"), "--workers", "2"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
-    journal = tmp_path / ".set.building" / ".journal"
+    journal = tmp_path / ".set.building" / ".steps"
     while not (journal.is_dir() and any(journal.iterdir())):
         assert process.poll() is None
         time.sleep(0.002)

@@ -28,9 +28,13 @@ LIT_LEVEL = 32
 _SIDE = 120
 
 
-def _graphics(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Where coloured graphics are: strongly coloured parts that are small, or thin within their box. A Doppler box is neither."""
-    strong = ((rgb.max(axis=2) - rgb.min(axis=2)) > GRAPHICS_CHROMA).astype(np.uint8)
+def _graphics(chroma: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where coloured graphics are: strongly coloured parts that are small, or thin within their box. A Doppler box is neither.
+
+    Args:
+        chroma: Largest minus smallest component of each pixel, (H, W).
+    """
+    strong = cv2.threshold(chroma, GRAPHICS_CHROMA, 1, cv2.THRESH_BINARY)[1]
     closed = cv2.morphologyEx(strong, cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     count, labels, boxes, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
     graphics = np.zeros(count, dtype=bool)
@@ -52,14 +56,14 @@ class ColourKind:
         self._products = np.zeros((3, 3))
 
     def offer(self, rgb: Callable[[], NDArray[np.uint8]]) -> None:
-        """Look at the 1st, 2nd, 3rd, 5th, 9th, 17th, ... frame offered: enough to see colour that comes late, and cheap in long clips.
+        """Look at the 1st, 2nd, 5th, 17th, 65th, ... frame offered: enough to see colour that comes late, and cheap in long clips.
 
         Args:
             rgb: Makes the frame, (H, W, 3) uint8, if it is looked at.
         """
-        before = self._frames - 1
+        before = self._frames
         self._frames += 1
-        if before <= 0 or before & (before - 1) == 0:
+        if before == 0 or (before & (before - 1) == 0 and before.bit_length() % 2):  # 0 or a power of 4
             self._see(rgb())
 
     def _see(self, rgb: NDArray[np.uint8]) -> None:
@@ -67,13 +71,17 @@ class ColourKind:
         size = max(1, rgb.shape[1] // step), max(1, rgb.shape[0] // step)
         # Averages: lossy codecs store colour at half the resolution of brightness, so single pixels have the colour of their neighbours.
         picture = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
-        small = picture[~_graphics(picture)]
-        chroma = small.max(axis=1) - small.min(axis=1)
-        self._pixels += len(small)
+        channels = cv2.split(picture)
+        brightest = cv2.max(cv2.max(channels[0], channels[1]), channels[2])
+        chroma = brightest - cv2.min(cv2.min(channels[0], channels[1]), channels[2])
+        if int(chroma.max()) > GRAPHICS_CHROMA:
+            kept = ~_graphics(chroma)
+            picture, chroma, brightest = picture[kept], chroma[kept], brightest[kept]
+        self._pixels += chroma.size
         self._coloured += int(np.count_nonzero(chroma > CHROMA_LEVELS))
-        self._lit += int(np.count_nonzero(small.max(axis=1) > LIT_LEVEL))
+        self._lit += int(np.count_nonzero(brightest > LIT_LEVEL))
         # Sums of integers below 2^53 are exact in float64, in any order.
-        values = small.astype(np.float64)
+        values = picture.reshape(-1, 3).astype(np.float64)
         self._sum += values.sum(axis=0)
         self._products += values.T @ values
 

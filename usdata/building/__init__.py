@@ -1,0 +1,263 @@
+"""The build: a recipe and a folder of raw clips in, a data set folder out.
+
+List the clips, run the per-video step over them in worker processes, then do what needs all of them (duplicates, groups, labels, folds) and
+write the tables. Everything happens in a staging folder beside the target, which is renamed when it is whole: a data set folder exists
+entirely or not at all. Each finished clip is journalled there, so a build that was stopped goes on where it was, and a build of other
+settings or more files does only the steps that they touch. Equal raw bytes and an equal recipe give equal bytes, whatever the workers, the
+order of files, the place, the interruptions, or what stood there before.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from usdata import manifest
+from usdata.building.staging import (
+    OVERWRITE,
+    STEPS,
+    adds_only,
+    disk_errors,
+    existing,
+    is_whole,
+    journal_name,
+    journalled,
+    locked,
+    put_in_place,
+    recover,
+    refuse_nested,
+    refuse_occupied,
+    remove_strays,
+    taken_over,
+)
+from usdata.building.tables import decoder_versions, source_counts, unexpected_counts, write_tables
+from usdata.console import progress, say
+from usdata.engines import Failure, Runner, runner
+from usdata.errors import ReadError, Stopped, UserError
+from usdata.files import canonical_json, sha256_text
+from usdata.layouts import RawVideo, list_videos
+from usdata.readers.archives import size_of
+from usdata.recipe import Recipe, Source
+from usdata.recipe_files import load_recipe
+from usdata.signals import StopFlag, stop_signals
+from usdata.video_step import VideoTask, no_result, process_video, raw_digest
+
+STEP_VERSION = 4  # raised when the per-video step's output changes, so that old journals are done again
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made, or found already made.
+
+    Attributes:
+        out: The data set folder.
+        counts: `found`, `ok`, `excluded`, `failed` (files or clips; the last three add up to the first) and `frames`.
+        sources: A row a source: `source`, `clips`, `frames` (kept), `clips_expected`, `frames_expected` (of a whole copy; None = unknown).
+        failed: Path and reason of each clip that could not be read.
+        notes: What a person should know of the result, such as folds that could not be made.
+        unchanged: The data set was there already, from the same raw bytes and recipe.
+        reused: Clips whose finished step was taken over, from an interrupted build or from the data set that stood there.
+    """
+
+    out: Path
+    name: str
+    digest: str
+    counts: dict[str, int]
+    sources: list[dict[str, Any]]
+    failed: list[tuple[str, str]]
+    notes: list[str]
+    unchanged: bool
+    reused: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """What a build would do.
+
+    Attributes:
+        clips: By source, clips to be read.
+        bytes_to_read: Their size together.
+        excluded: By reason, files or clips that would not be read.
+    """
+
+    name: str
+    clips: dict[str, int]
+    bytes_to_read: int
+    excluded: dict[str, int]
+
+
+def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[str] = ()) -> BuildPlan:
+    """What `build` would read and leave out, without decoding anything."""
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    raw = Path(raw)
+    rows = list_videos(resolved, raw)
+    read = [row for row in rows if row.status == "ok"]
+    size = sum(size_of(raw / member) for row in read for member in row.members)
+    reasons = Counter(row.reason or "" for row in rows if row.status != "ok")
+    return BuildPlan(resolved.name, dict(sorted(Counter(row.source for row in read).items())), size, dict(sorted(reasons.items())))
+
+
+def build(
+    recipe: str | Path | Recipe,
+    *,
+    raw: str | Path,
+    out: str | Path,
+    workers: int | None = None,
+    engine: str = "local",
+    overrides: Sequence[str] = (),
+    overwrite: bool = False,
+) -> BuildResult:
+    """Build a data set.
+
+    Args:
+        recipe: A shipped recipe's name, a YAML file, or a `Recipe`.
+        raw: Folder of raw clips; it is only read.
+        out: The data set folder to make; it must not exist, be empty, or hold this data set already: the same, or one without some of the
+            raw files that there are now.
+        workers: Processes; all processors by default.
+        engine: Where the per-video step runs: "local" or "ray" (extra `ray`; RAW and OUT must be paths that all its machines share).
+        overrides: `a.b=c` changes of the recipe.
+        overwrite: Replace another data set that stands at `out`; it stays until the new one is whole, and steps that are the same in both
+            are not done again.
+
+    Raises:
+        UserError: The recipe, RAW or OUT is not what it should be.
+        Stopped: SIGINT or SIGTERM came; the same command goes on.
+    """
+    resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    target = Path(out).absolute()
+    with stop_signals() as stop, disk_errors(target):
+        return _build(resolved, Path(raw), target, runner(engine, workers), overwrite, stop)
+
+
+def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, stop: StopFlag) -> BuildResult:
+    start = time.monotonic()
+    refuse_nested(raw, out)
+    recover(out)
+    refuse_occupied(out)
+    rows = list_videos(recipe, raw)
+    hashes, rows = _hash_raw(rows, raw)
+    input_key = sha256_text(canonical_json([recipe.digest, STEP_VERSION, decoder_versions()]))
+    input_digest = sha256_text(canonical_json([input_key, sorted(hashes.items())]))
+    found = existing(out)
+    same = found is not None and found.get("input_digest") == input_digest
+    if found is not None and same and is_whole(out, found):
+        return _result(out, recipe, found, [], unchanged=True, reused=0, seconds=time.monotonic() - start)
+    if out.exists() and any(out.iterdir()) and not overwrite and not (found and adds_only(found, out, input_key, hashes)):
+        other = "holds a data set of another recipe, other raw files or other decoders"
+        raise UserError(out, "holds this data set, but files of it are missing or changed" if same else other, OVERWRITE)
+
+    staging = out.parent / f".{out.name}.building"
+    with locked(staging):
+        results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
+        about, notes = write_tables(rows, results, hashes, recipe, staging, input_key, input_digest)
+        remove_strays(staging, rows, results)
+        os.sync()  # before the rename says that everything is there
+        put_in_place(staging, out)
+    return _result(out, recipe, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
+
+
+def _hash_raw(rows: Sequence[RawVideo], raw: Path) -> tuple[dict[str, tuple[str, int]], list[RawVideo]]:
+    """Path to digest and size of everything that can be read, and the rows, failed where their files cannot."""
+    hashes: dict[str, tuple[str, int]] = {}
+    result = []
+    with progress("hashing raw files", len(rows), "files") as advance:
+        for row in rows:
+            try:
+                if row.members:
+                    hashes[row.path] = raw_digest(raw, row.path, row.members)
+            except (OSError, ReadError) as error:
+                if row.status == "ok":
+                    reason = error.reason if isinstance(error, ReadError) else f"cannot be read ({error.strerror})"
+                    row = replace(row, status="failed", reason=reason)
+            result.append(row)
+            advance(1)
+    return hashes, result
+
+
+def _run_steps(
+    rows: Sequence[RawVideo],
+    hashes: Mapping[str, tuple[str, int]],
+    recipe: Recipe,
+    raw: Path,
+    staging: Path,
+    standing: Path | None,
+    run: Runner,
+    stop: StopFlag,
+) -> tuple[dict[str, dict[str, Any]], int]:
+    """video_id to the per-video step's result, and how many of them were there already, here or in the data set that stands."""
+    sources = {source.name: source for source in recipe.sources}
+    results: dict[str, dict[str, Any]] = {}
+    tasks: list[VideoTask] = []
+    with progress("looking for finished clips", len(rows), "clips") as advance:
+        for row in rows:
+            advance(1)
+            if row.status != "ok":
+                results[row.video_id] = no_result(row.status, row.reason or "")
+                continue
+            task = _task(row, hashes[row.path], sources[row.source], recipe, raw, staging)
+            finished = journalled(task)
+            if finished is None and standing is not None:
+                finished = taken_over(task, standing)
+            if finished is None:
+                tasks.append(task)
+            else:
+                results[row.video_id] = finished
+            if stop.name is not None:
+                raise Stopped("stopped; run the same command again to go on")
+    reused = sum(row.status == "ok" for row in rows) - len(tasks)
+    if reused:
+        say(f"{reused:,} clips are done already and taken over, {len(tasks):,} to go")
+    # Long clips first, so that no worker is left with one at the end.
+    tasks.sort(key=lambda task: (-task.bytes, task.video_id))
+    with (
+        stop.deferred(),
+        progress("reading clips", len(tasks), "clips") as advance,
+        closing(run(process_video, tasks, timeout_s=recipe.read.timeout_s, memory_mb=recipe.read.memory_mb)) as done,
+    ):
+        for position, outcome in done:
+            task = tasks[position]
+            results[task.video_id] = no_result("failed", outcome.reason) if isinstance(outcome, Failure) else outcome
+            advance(1)
+            if stop.name is not None and len(results) < len(rows):
+                raise Stopped(f"stopped with {len(results)} of {len(rows)} files done and saved; run the same command again to go on")
+    return results, reused
+
+
+def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:
+    settings = [section.model_dump(mode="json") for section in (source.sampling, recipe.read, recipe.hygiene, recipe.image)]
+    return VideoTask(
+        video_id=row.video_id,
+        raw=raw / row.path,
+        bytes=content[1],
+        images=staging / "images" / row.video_id,
+        images_path=f"images/{row.video_id}",
+        journal=staging / STEPS / journal_name(row.video_id),
+        key=sha256_text(canonical_json([STEP_VERSION, decoder_versions(), row.video_id, row.path, content[0], settings])),
+        sampling=source.sampling,
+        read=recipe.read,
+        hygiene=recipe.hygiene,
+        image=recipe.image,
+    )
+
+
+def _result(
+    out: Path, recipe: Recipe, about: Mapping[str, Any], notes: list[str], *, unchanged: bool, reused: int, seconds: float
+) -> BuildResult:
+    columns = ["source", "path", "status", "reason", "frames_kept"]
+    videos = manifest.read_table(out, manifest.VIDEOS).select(columns).to_pylist()
+    failed = [(row["path"], row["reason"]) for row in videos if row["status"] == "failed"]
+    kept: dict[str, list[int]] = {}
+    for row in videos:
+        if row["status"] == "ok":
+            kept.setdefault(row["source"], []).append(row["frames_kept"])
+    sources = source_counts(recipe, kept)
+    notes = [*unexpected_counts(sources), *notes]
+    return BuildResult(out, about["name"], about["digest"], dict(about["counts"]), sources, failed, notes, unchanged, reused, seconds)

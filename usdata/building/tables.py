@@ -1,0 +1,167 @@
+"""What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json."""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from usdata import manifest
+from usdata.duplicates.exact import exact_duplicates
+from usdata.errors import UserError
+from usdata.layouts import RawVideo, assign_groups
+from usdata.recipe import Recipe
+from usdata.splits import fold_of_groups, label_counts, split_of_groups
+
+
+@lru_cache(maxsize=1)
+def decoder_versions() -> dict[str, str]:
+    """Versions of what decides about pixels and bytes; they are part of a build's identity."""
+    packages = ("av", "decord", "h5py", "imagecodecs", "nibabel", "numpy", "opencv-python-headless", "pillow", "pyarrow", "pydicom")
+    return {name: found for name in packages if (found := _version_of(name)) is not None}
+
+
+def _version_of(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def write_tables(
+    rows: Sequence[RawVideo],
+    results: Mapping[str, dict[str, Any]],
+    hashes: Mapping[str, tuple[str, int]],
+    recipe: Recipe,
+    folder: Path,
+    input_key: str,
+    input_digest: str,
+) -> tuple[dict[str, Any], list[str]]:
+    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes."""
+    videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) for row in rows]
+    facts = {video["video_id"]: video for video in videos}
+    frames = [
+        {**frame, "frame_id": f"{video_id}/{frame['frame_index']}", "video_id": video_id}
+        for video_id, result in results.items()
+        if facts[video_id]["status"] == "ok"
+        for frame in result["kept"]
+    ]
+    pairs, duplicate_group = exact_duplicates(videos, frames)
+    same_scan = [pair for pair in pairs if pair["kind"] == "file" or pair["score"] >= recipe.duplicates.join_score]
+    groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in same_scan])
+    for video in videos:
+        video["group_id"] = groups[video["video_id"]]
+    classes = _classes(recipe, videos)
+    counts = label_counts([(groups[frame["video_id"]], facts[frame["video_id"]]["label"]) for frame in frames])
+    folds, splits = fold_of_groups(counts, recipe.folds), split_of_groups(counts, recipe.split)
+    for frame in frames:
+        video = facts[frame["video_id"]]
+        shared = {key: video[key] for key in ("source", "patient_id", "group_id", "organ", "probe", "label")}
+        frame |= shared | {
+            "label_index": None if video["label"] is None else classes.index(video["label"]),
+            "split": splits[video["group_id"]],
+            "fold": folds[video["group_id"]],
+            "duplicate_group": duplicate_group.get(frame["frame_id"]),
+            **dict.fromkeys(("fov_x", "fov_y", "fov_width", "fov_height")),
+        }
+    excluded = [
+        {**frame, "video_id": video_id, "source": facts[video_id]["source"]}
+        for video_id, result in results.items()
+        for frame in result["excluded"]
+    ]
+    tables = {manifest.VIDEOS: videos, manifest.FRAMES: frames, manifest.EXCLUDED: excluded, manifest.DUPLICATES: pairs}
+    for name, table_rows in tables.items():
+        manifest.write_table(folder, name, manifest.table_from_rows(name, table_rows), recipe_digest=recipe.digest)
+    statuses = Counter(video["status"] for video in videos)
+    about = {
+        "name": recipe.name,
+        "description": recipe.description,
+        "recipe": recipe.model_dump(mode="json"),
+        "recipe_digest": recipe.digest,
+        "input_key": input_key,
+        "input_digest": input_digest,
+        "classes": classes,
+        "counts": {"found": len(videos), **{status: statuses[status] for status in manifest.STATUSES}, "frames": len(frames)},
+        "licences": dict(sorted(Counter(video["licence"] or "unknown" for video in videos if video["status"] == "ok").items())),
+        "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
+    }
+    manifest.write_about(folder, about)
+    return manifest.open_dataset(folder).about, _notes(recipe, counts, folds, splits)
+
+
+def _classes(recipe: Recipe, videos: Sequence[Mapping[str, Any]]) -> list[str]:
+    found = sorted({video["label"] for video in videos if video["label"] is not None and video["status"] == "ok"})
+    if recipe.classes is None:
+        return found
+    if unknown := [label for label in found if label not in recipe.classes]:
+        raise UserError(f"label '{unknown[0]}'", "is not among the recipe's classes", "add it to 'classes', or map it with 'label_map'")
+    return list(recipe.classes)
+
+
+def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | None) -> dict[str, Any]:
+    facts = dict(result["video"])
+    # What the recipe says goes before what the file says.
+    told = {key: facts.pop(key) for key in ("manufacturer", "mm_per_pixel_x", "mm_per_pixel_y")}
+    told |= {key: float(row.facts[key]) for key in ("mm_per_pixel_x", "mm_per_pixel_y") if key in row.facts}
+    told |= {key: row.facts[key] for key in ("manufacturer",) if key in row.facts}
+    return {
+        "video_id": row.video_id,
+        "source": row.source,
+        "patient_id": row.patient_id,
+        "path": row.path,
+        "sha256": raw[0] if raw else None,
+        "bytes": raw[1] if raw else 0,
+        **{key: row.facts.get(key) for key in ("organ", "probe", "view", "label", "licence")},
+        **told,
+        "labels": list(row.labels),
+        **dict.fromkeys(("fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry")),
+        **facts,
+        "status": result["status"],
+        "reason": result["reason"],
+        "frames_kept": len(result["kept"]),
+    }
+
+
+def _notes(recipe: Recipe, groups: Mapping[str, object], folds: Mapping[str, int | None], splits: Mapping[str, str]) -> list[str]:
+    """What was asked for and could not be made of the groups that there are."""
+    notes = []
+    if recipe.folds.count > 1 and None in folds.values():
+        notes.append(f"no folds were made: {len(groups)} groups are too few for {recipe.folds.count}")
+    for part, share in (("val", recipe.split.val), ("test", recipe.split.test)):
+        if share and part not in splits.values():
+            notes.append(f"split '{part}' is empty: {len(groups)} groups are too few for a share of {share:g}")
+    return notes
+
+
+def source_counts(recipe: Recipe, kept: Mapping[str, Sequence[int]]) -> list[dict[str, Any]]:
+    """What each source gives beside what a whole copy of it gives.
+
+    Args:
+        recipe: With its expectations.
+        kept: Source to the frames kept of each of its clips.
+    """
+    return [
+        {
+            "source": source.name,
+            "clips": len(kept.get(source.name, ())),
+            "clips_expected": source.expected.videos,
+            "frames": sum(kept.get(source.name, ())),
+            "frames_expected": source.expected.frames,
+        }
+        for source in recipe.sources
+    ]
+
+
+def unexpected_counts(sources: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where a source gives other numbers of clips or frames than a whole copy of it."""
+    notes = []
+    for row in sources:
+        expected = {unit: row[f"{unit}_expected"] for unit in ("clips", "frames")}
+        other = [f"{row[unit]:,} of {number:,} {unit}" for unit, number in expected.items() if number not in (None, row[unit])]
+        if other:
+            notes.append(f"source '{row['source']}' gives {' and '.join(other)} of a whole copy")
+    return notes
