@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from usdata.building import build as build
     from usdata.building import plan as plan
     from usdata.catalog import catalog as catalog
+    from usdata.exporting import export as export
     from usdata.manifest import open_dataset as load
     from usdata.phantoms import phantom as phantom
     from usdata.scanning import scan as scan
@@ -22,13 +23,14 @@ _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
     "build": ("usdata.building", "build"),
     "catalog": ("usdata.catalog", "catalog"),
+    "export": ("usdata.exporting", "export"),
     "load": ("usdata.manifest", "open_dataset"),
     "phantom": ("usdata.phantoms", "phantom"),
     "plan": ("usdata.building", "plan"),
     "scan": ("usdata.scanning", "scan"),
 }
 
-__all__ = ["audit", "build", "catalog", "load", "phantom", "plan", "scan"]
+__all__ = ["audit", "build", "catalog", "export", "load", "phantom", "plan", "scan"]
 
 
 def __getattr__(name: str) -> Any:

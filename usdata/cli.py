@@ -208,6 +208,31 @@ def build(
 
 @app.command()
 @one_line_errors
+def export(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
+    to: Annotated[str, typer.Option(metavar="folders", help="folders: one folder of frames a clip, as US-4 is published.")],
+    out: Annotated[Path, typer.Option(help="Folder to make; it must be empty or missing.")],
+    images: Annotated[str, typer.Option(metavar="png|jpg", help="png: as they are stored; jpg: smaller, and a little is lost.")] = "png",
+    as_json: AsJson = False,
+) -> None:
+    """Write a data set in the shape that other software reads.
+
+    \b
+    usdata export set --to folders --out frames
+    usdata export set --to folders --out frames --images jpg
+    """
+    from usdata.exporting import export as exporting
+
+    exported = exporting(dataset, to=to, out=out, images=images)
+    if as_json:
+        _print_json(vars(exported))
+        return
+    print(f"{exported.frames:,} frames of {exported.clips:,} clips in {out} ({exported.seconds:.1f} s)")
+    print(f"next: usdata build us4-folders --raw {out} --out SET reads them back")
+
+
+@app.command()
+@one_line_errors
 def audit(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     fail_on: Annotated[

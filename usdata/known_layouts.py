@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+UNLABELLED = "unlabelled"  # the prefix of folders of clips without a class
 US4_PREFIX = "Rb[1-5]|F[0-4]_|Reg|Cov|Ali|Bli|Ple|Oth"
+# A prefix of US-4 that ends as a word, or whatever stands before the first dash.
+US4_FOLDER = rf"(?:^|/)(?P<name>(?:{UNLABELLED}(?=-)|(?P<label>F[0-4]_|(?:Rb[1-5]|Reg|Cov|Ali|Bli|Ple|Oth)(?![A-Za-z])|[^/-]+(?=-)))[^/]*)$"
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,11 @@ KNOWN_LAYOUTS: dict[str, KnownLayout] = {
         },
     ),
     "us4-folders": KnownLayout(
-        "US-4 as its authors publish it: one folder of extracted frames a clip, the class before the first dash.",
+        "US-4 as its authors publish it: one folder of extracted frames a clip, the class before the first dash ('unlabelled': none).",
         ("Cov-12_mp4/Cov-12_mp4_frame0.jpg", "F0_-3_avi/F0_-3_avi_frame8.jpg"),
         {
             "unit": "folder",
-            "pattern": rf"(?:^|/)(?P<name>(?P<label>{US4_PREFIX}|[^/-]+(?=-))[^/]*)$",
+            "pattern": US4_FOLDER,
             "sampling": {"rule": "all"},
         },
     ),
