@@ -154,8 +154,8 @@ def doctor(as_json: AsJson = False) -> None:
 @one_line_errors
 def build(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (phantom, pocus-lung, ...) or a YAML file.")],
-    raw: Annotated[Path, typer.Option(help="Folder of raw clips; it is only read.")],
-    out: Annotated[Path, typer.Option(help="Data set folder to make.")],
+    raw: Annotated[str, typer.Option(help="Folder of raw clips; it is only read. May be remote, as s3://bucket/raw.")],
+    out: Annotated[str, typer.Option(help="Data set folder to make; may be remote.")],
     workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
     engine: Annotated[
         str, typer.Option(metavar="local|ray", help="Where clips are read: here, or on a Ray cluster (extra 'ray').")
@@ -163,6 +163,7 @@ def build(
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and left out, and stop.")] = False,
     overwrite: Overwrite = False,
+    cache: Annotated[Path | None, typer.Option(help="Where remote folders are mirrored; the user's cache folder by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build a data set from raw clips; started again after an interruption, it goes on.
@@ -186,7 +187,9 @@ def build(
         return
     from usdata.building.terminal import print_sources
 
-    built = building.build(recipe, raw=raw, out=out, workers=workers, engine=engine, overrides=overrides or (), overwrite=overwrite)
+    built = building.build(
+        recipe, raw=raw, out=out, workers=workers, engine=engine, overrides=overrides or (), overwrite=overwrite, cache=cache
+    )
     if as_json:
         _print_json({**vars(built), "out": str(built.out)})
         return
@@ -203,7 +206,7 @@ def build(
     for note in built.notes:
         print(f"note: {note}")
     print(f"{counts['frames']} frames in {out} ({built.seconds:.1f} s); digest {built.digest[:16]}")
-    print(f"next: usdata audit {out}")
+    print(f"next: usdata audit {built.out if '://' in out else out}")
 
 
 @app.command()

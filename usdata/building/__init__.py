@@ -46,6 +46,7 @@ from usdata.readers.archives import size_of
 from usdata.recipe import Recipe, Source
 from usdata.recipe_files import load_recipe
 from usdata.signals import StopFlag, stop_signals
+from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
 STEP_VERSION = 4  # raised when the per-video step's output changes, so that old journals are done again
@@ -56,7 +57,7 @@ class BuildResult:
     """What a build made, or found already made.
 
     Attributes:
-        out: The data set folder.
+        out: The data set folder; of a remote target the one here that was sent there.
         counts: `found`, `ok`, `excluded`, `failed` (files or clips; the last three add up to the first) and `frames`.
         sources: A row a source: `source`, `clips`, `frames` (kept), `clips_expected`, `frames_expected` (of a whole copy; None = unknown).
         failed: Path and reason of each clip that could not be read.
@@ -96,10 +97,12 @@ class BuildPlan:
 def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[str] = ()) -> BuildPlan:
     """What `build` would read and leave out, without decoding anything."""
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    raw = Path(raw)
-    rows = list_videos(resolved, raw)
+    if is_remote(raw):
+        raise UserError(raw, "a plan is made of files that are here", "build it, or mirror the folder and name the mirror")
+    folder = Path(raw)
+    rows = list_videos(resolved, folder)
     read = [row for row in rows if row.status == "ok"]
-    size = sum(size_of(raw / member) for row in read for member in row.members)
+    size = sum(size_of(folder / member) for row in read for member in row.members)
     reasons = Counter(row.reason or "" for row in rows if row.status != "ok")
     return BuildPlan(resolved.name, dict(sorted(Counter(row.source for row in read).items())), size, dict(sorted(reasons.items())))
 
@@ -113,12 +116,13 @@ def build(
     engine: str = "local",
     overrides: Sequence[str] = (),
     overwrite: bool = False,
+    cache: str | Path | None = None,
 ) -> BuildResult:
     """Build a data set.
 
     Args:
         recipe: A shipped recipe's name, a YAML file, or a `Recipe`.
-        raw: Folder of raw clips; it is only read.
+        raw: Folder of raw clips; it is only read. It may be an address that fsspec reads (`s3://bucket/raw`), and `out` too.
         out: The data set folder to make; it must not exist, be empty, or hold this data set already: the same, or one without some of the
             raw files that there are now.
         workers: Processes; all processors by default.
@@ -126,15 +130,25 @@ def build(
         overrides: `a.b=c` changes of the recipe.
         overwrite: Replace another data set that stands at `out`; it stays until the new one is whole, and steps that are the same in both
             are not done again.
+        cache: Where remote folders are mirrored; by default in the user's cache folder.
 
     Raises:
         UserError: The recipe, RAW or OUT is not what it should be.
         Stopped: SIGINT or SIGTERM came; the same command goes on.
     """
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
-    target = Path(out).absolute()
+    run = runner(engine, workers)
+    place = None if cache is None else Path(cache)
+    remote = str(out) if is_remote(out) else None
+    target = cache_folder(remote, place) / "set" if remote is not None else Path(out).absolute()
     with stop_signals() as stop, disk_errors(target):
-        return _build(resolved, Path(raw), target, runner(engine, workers), overwrite, stop)
+        if remote is not None:
+            refuse_occupied_address(remote, target, overwrite=overwrite)
+        folder = bring(str(raw), cache_folder(str(raw), place)) if is_remote(raw) else Path(raw)
+        result = _build(resolved, folder, target, run, overwrite, stop)
+        if remote is not None:
+            send(result.out, remote)
+    return result
 
 
 def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, stop: StopFlag) -> BuildResult:
@@ -210,8 +224,6 @@ def _run_steps(
                 tasks.append(task)
             else:
                 results[row.video_id] = finished
-            if stop.name is not None:
-                raise Stopped("stopped; run the same command again to go on")
     reused = sum(row.status == "ok" for row in rows) - len(tasks)
     if reused:
         say(f"{reused:,} clips are done already and taken over, {len(tasks):,} to go")
