@@ -2,10 +2,11 @@
 
     python benchmarks/build.py CLIPS [--repeats 3] [--workers 2] [--set a.b=c] [--json]
 
-CLIPS is a folder of videos, in a tree of any shape. One repeat is: a bare forward decode of every video by PyAV, one thread, in as many
-processes as the build has workers (`decode`: pictures as they decode; `gray`: each converted to a gray array); `usdata build` of the same
-files at 3 Hz, written to disk; the same build again with nothing changed; and a build with another recipe, of which the per-video steps
-hold (another number of folds). Times include the start of the processes. Ratios are medians over repeats of each repeat's own ratio.
+CLIPS is a folder of videos, in a tree of any shape. One repeat is: a bare forward decode of every video, one thread, in as many processes
+as the build has workers (`gray`: PyAV, each frame as a gray array; `opencv`: OpenCV's `read`, BGR arrays; `decoder`: PyAV, pictures that
+never leave the decoder, which is no use to anyone and the limit of all); `usdata build` of the same files at 3 Hz, written to disk; the
+same build again with nothing changed; and a build with another recipe, of which the per-video steps hold (another number of folds). Times
+include the start of the processes. Ratios are medians over repeats of each repeat's own ratio.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,7 @@ from pathlib import Path
 LIMIT, LIMIT_UNCHANGED = 1.6, 0.05
 
 
-def bare_decode(path: Path, *, gray: bool) -> int:
+def bare_pyav(path: Path, *, gray: bool) -> int:
     import av
 
     count = 0
@@ -39,12 +41,25 @@ def bare_decode(path: Path, *, gray: bool) -> int:
     return count
 
 
-def timed_decode(paths: list[Path], workers: int, *, gray: bool) -> tuple[float, int]:
+def bare_opencv(path: Path) -> int:
+    import cv2
+
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    count = 0
+    while capture.read()[0]:
+        count += 1
+    return count
+
+
+PEERS = {"gray": partial(bare_pyav, gray=True), "opencv": bare_opencv, "decoder": partial(bare_pyav, gray=False)}
+
+
+def timed(peer: Callable[[Path], int], paths: list[Path], workers: int) -> tuple[float, int]:
     """Wall seconds and frames of a bare decode of all files."""
     from usdata.engines import Failure, run_local
 
     start, frames = time.perf_counter(), 0
-    with closing(run_local(partial(bare_decode, gray=gray), paths, workers=workers, timeout_s=600)) as done:
+    with closing(run_local(peer, paths, workers=workers, timeout_s=600)) as done:
         for position, outcome in done:
             if isinstance(outcome, Failure):
                 sys.exit(f"error: {paths[position]}: {outcome.reason}")
@@ -85,8 +100,8 @@ def main() -> None:
         copies = sorted((path for path in raw.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
         rounds = []
         for _ in range(arguments.repeats):
-            decode, frames = timed_decode(copies, arguments.workers, gray=False)
-            gray, _ = timed_decode(copies, arguments.workers, gray=True)
+            peers = {name: timed(peer, copies, arguments.workers) for name, peer in PEERS.items()}
+            frames = peers["gray"][1]
             out = scratch / "set"
             start = time.perf_counter()
             built = usdata.build(recipe, raw=raw, out=out, workers=arguments.workers)
@@ -97,10 +112,12 @@ def main() -> None:
             third = time.perf_counter()
             size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
             shutil.rmtree(out)
-            rounds.append({"decode": decode, "gray": gray, "build": first - start, "again": second - first, "folds": third - second})
+            rounds.append(
+                {name: seconds for name, (seconds, _) in peers.items()}
+                | {"build": first - start, "again": second - first, "folds": third - second}
+            )
         ratio = {
-            "build / decode": statistics.median(each["build"] / each["decode"] for each in rounds),
-            "build / gray": statistics.median(each["build"] / each["gray"] for each in rounds),
+            **{f"build / {name}": statistics.median(each["build"] / each[name] for each in rounds) for name in PEERS},
             "again / build": statistics.median(each["again"] / each["build"] for each in rounds),
             "other folds / build": statistics.median(each["folds"] / each["build"] for each in rounds),
         }
@@ -119,7 +136,7 @@ def main() -> None:
     for name, value in seconds.items():
         print(f"  {name:8} {value:7.2f} s")
     for name, value in ratio.items():
-        limit = {"build / decode": LIMIT, "again / build": LIMIT_UNCHANGED}.get(name)
+        limit = {"build / gray": LIMIT, "build / opencv": LIMIT, "again / build": LIMIT_UNCHANGED}.get(name)
         print(f"  {name:20} {value:.3f}{'' if limit is None else f'  (limit {limit})'}")
 
 

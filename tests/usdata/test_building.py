@@ -16,14 +16,16 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import usdata
 from tests.usdata.clips import speckle_frames, write_png, write_video
 from usdata import manifest
 from usdata.building import build, plan
 from usdata.errors import UserError
-from usdata.recipe import Expected, Recipe, Source
-from usdata.video_step import frame_difference, pixel_digest
+from usdata.recipe import Expected, Hygiene, Recipe, Source
+from usdata.video_step import difference_below, frame_difference, is_blank, pixel_digest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -220,6 +222,19 @@ def test_frame_difference_is_a_mean_over_lit_pixels() -> None:
     a[:5], b[:5] = 100, 103
     assert frame_difference(a, b) == 3.0
     assert frame_difference(np.zeros_like(a), np.zeros_like(a)) == 0.0
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0, 1, 3, 8, 40, 255]), st.sampled_from([0, 1, 6, 120]))
+def test_quick_judgements_are_the_plain_ones(seed: int, low: int, spread: int) -> None:
+    """Blank by every fourth row, and differences by a bound first: the same answers as by the definitions."""
+    rng = np.random.default_rng(seed)
+    a = np.clip(rng.integers(low, low + spread + 1, (13, 11)), 0, 255).astype(np.uint8)
+    a[int(rng.integers(13)) :] = rng.integers(0, 256) if seed % 3 else 0
+    b = np.clip(a.astype(int) + rng.integers(-1, 2, a.shape) * (rng.random(a.shape) < rng.random()), 0, 255).astype(np.uint8)
+    hygiene = Hygiene()
+    assert is_blank(a, hygiene) == (a.mean() < 4 or a.std() < 2)
+    difference = frame_difference(a, b)
+    assert difference_below(0.5, a, b) == (difference if difference < 0.5 else None)
 
 
 def test_the_plan_counts_without_reading(raw: Path) -> None:

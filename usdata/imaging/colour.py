@@ -55,22 +55,30 @@ class ColourKind:
         self._sum = np.zeros(3)
         self._products = np.zeros((3, 3))
 
-    def offer(self, rgb: Callable[[], NDArray[np.uint8]]) -> None:
+    def offer(self, picture: Callable[[], NDArray[np.uint8]]) -> None:
         """Look at the 1st, 2nd, 5th, 17th, 65th, ... frame offered: enough to see colour that comes late, and cheap in long clips.
 
         Args:
-            rgb: Makes the frame, (H, W, 3) uint8, if it is looked at.
+            picture: Makes the frame if it is looked at: (H, W, 3) uint8, or (H, W) where it is gray for certain.
         """
         before = self._frames
         self._frames += 1
         if before == 0 or (before & (before - 1) == 0 and before.bit_length() % 2):  # 0 or a power of 4
-            self._see(rgb())
+            self._see(picture())
 
-    def _see(self, rgb: NDArray[np.uint8]) -> None:
-        step = max(1, max(rgb.shape[:2]) // _SIDE)
-        size = max(1, rgb.shape[1] // step), max(1, rgb.shape[0] // step)
+    def _see(self, whole: NDArray[np.uint8]) -> None:
+        step = max(1, max(whole.shape[:2]) // _SIDE)
+        size = max(1, whole.shape[1] // step), max(1, whole.shape[0] // step)
         # Averages: lossy codecs store colour at half the resolution of brightness, so single pixels have the colour of their neighbours.
-        picture = np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+        picture = np.asarray(cv2.resize(whole, size, interpolation=cv2.INTER_AREA), np.uint8)
+        # Sums of integers below 2^53 are exact in float64, in any order.
+        if picture.ndim == 2:
+            values = picture.astype(np.int64)
+            self._pixels += picture.size
+            self._lit += int(np.count_nonzero(picture > LIT_LEVEL))
+            self._sum += float(values.sum())
+            self._products += float((values * values).sum())
+            return
         channels = cv2.split(picture)
         brightest = cv2.max(cv2.max(channels[0], channels[1]), channels[2])
         chroma = brightest - cv2.min(cv2.min(channels[0], channels[1]), channels[2])
@@ -80,7 +88,6 @@ class ColourKind:
         self._pixels += chroma.size
         self._coloured += int(np.count_nonzero(chroma > CHROMA_LEVELS))
         self._lit += int(np.count_nonzero(brightest > LIT_LEVEL))
-        # Sums of integers below 2^53 are exact in float64, in any order.
         values = picture.reshape(-1, 3).astype(np.float64)
         self._sum += values.sum(axis=0)
         self._products += values.T @ values

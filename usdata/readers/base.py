@@ -132,6 +132,7 @@ class Decoded(NamedTuple):
         invalid: As in `Frame`.
         rgb: Makes the frame's RGB picture, (height, width, 3) uint8, when it is asked for; None where the pixels are all there is: a gray
             source, or a clip opened with `colour`.
+        neutral: Whether that picture is certain to hold no colour, its pixels being all three channels, where that is cheap to know.
     """
 
     pts: int | None
@@ -139,6 +140,7 @@ class Decoded(NamedTuple):
     damaged: bool = False
     invalid: bool = False
     rgb: Callable[[], np.ndarray] | None = None
+    neutral: Callable[[], bool] | None = None
 
 
 def frame_time(frame: Frame, info: ClipInfo) -> Fraction | None:
@@ -262,6 +264,17 @@ class Clip(ABC):
             return np.ascontiguousarray(self._last.rgb())
         pixels = self._last.pixels
         return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+
+    def picture(self) -> np.ndarray:
+        """The frame that `frames()` gave last, in colour where it has any: (height, width) if it is gray for certain, else as `rgb()`.
+
+        Raises:
+            RuntimeError: No frame has been given yet, or the clip is closed.
+        """
+        last = self._last
+        if last is not None and last.pixels.ndim == 2 and (last.rgb is None or (last.neutral is not None and last.neutral())):
+            return last.pixels
+        return self.rgb()
 
     def owns(self, folder: Path) -> None:
         """Remove this folder when the clip is left, or at the latest when nothing refers to the clip any more."""

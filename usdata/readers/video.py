@@ -28,6 +28,7 @@ from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded,
 from usdata.readers.containers import missing_bytes
 
 # Formats whose plane 0 is the whole luma; the number is its bits, 8 where there is none.
+_NEUTRAL_KNOWN = re.compile(r"yuvj?4(20|22|44|11|40)p")
 _LUMA_PLANE = re.compile(r"\A(?:yuvj?4[0-4][0-4]p|nv12|nv21|nv16|nv24|gray)(?:8|(9|10|12|14|16)le)?\Z")
 # Packed formats that are RGB already (GIF, uncompressed AVI): channels, whether the fourth is transparency, and OpenCV's conversion.
 _PACKED = {
@@ -193,7 +194,10 @@ class PyavClip(Clip):
                 self._count_error(f"its {frame.format.name} pixels cannot be converted: {_words(error)}")
                 continue
             last = self._time(frame)
-            yield Decoded(last, pixels, damaged, rgb=None if self._colour else partial(self._turned, frame, self._rgb))
+            if self._colour:
+                yield Decoded(last, pixels, damaged)
+            else:
+                yield Decoded(last, pixels, damaged, rgb=partial(self._turned, frame, self._rgb), neutral=partial(_is_neutral, frame))
         self._notice_early_end()
 
     def _notice_early_end(self) -> None:
@@ -256,6 +260,20 @@ class PyavClip(Clip):
         self._container.close()
         if self._file is not None:
             self._file.close()
+
+
+def _is_neutral(frame: VideoFrame) -> bool:
+    """Whether both colour planes of an 8-bit frame are even at their middle: then its luma is its picture."""
+    if _NEUTRAL_KNOWN.fullmatch(frame.format.name) is None:
+        return False
+    for plane in frame.planes[1:3]:
+        if plane.line_size <= 0:
+            return False
+        codes = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, -1)[:, : plane.width]
+        low, high, _, _ = cv2.minMaxLoc(codes)
+        if low != 128 or high != 128:
+            return False
+    return True
 
 
 def on_black(rgba: np.ndarray) -> np.ndarray:

@@ -68,6 +68,22 @@ def test_through_a_lossy_codec(tmp_path: Path, paint, word: str, backend: str) -
     assert kind.word == word
 
 
+@pytest.mark.parametrize("pixels", ["yuv420p", "yuvj444p", "yuv422p"])
+@pytest.mark.parametrize(("paint", "word"), CASES)
+def test_a_frame_is_given_without_colour_only_where_its_rgb_has_none(tmp_path: Path, paint, word: str, pixels: str) -> None:
+    """And both give the same word."""
+    path = encode(tmp_path / "clip.mp4", paint(GRAY), *X264, "-pix_fmt", pixels)
+    by_rgb, by_picture = ColourKind(), ColourKind()
+    with open_clip(path) as clip:
+        for _ in clip.frames():
+            by_rgb.offer(clip.rgb)
+            by_picture.offer(clip.picture)
+            rgb, picture = clip.rgb(), clip.picture()
+            assert (picture.ndim == 2) == (paint is as_gray)
+            assert (rgb == (picture[..., None] if picture.ndim == 2 else picture)).all()
+    assert by_rgb.word == by_picture.word == word
+
+
 def test_colour_that_comes_late_is_seen() -> None:
     kind = ColourKind()
     frames = np.concatenate([as_gray(GRAY), with_doppler(GRAY)])
