@@ -197,14 +197,14 @@ def build(
     if built.unchanged:
         print(f"{out} holds this data set already: nothing to do")
     print(f"{built.name}: {counts['found']} files found = {counts['ok']} kept + {counts['excluded']} excluded + {counts['failed']} failed")
-    if len(built.sources) > 1 or any(row["clips_expected"] or row["frames_expected"] for row in built.sources):
-        print_sources(built.sources)
+    told = print_sources(built.sources)
     for path, reason in built.failed[:10]:
         print(f"  failed: {safe_text(path)}: {safe_text(reason)}")
     if len(built.failed) > 10:
         print(f"  and {len(built.failed) - 10} more: see status and reason in {out}/videos.parquet")
     for note in built.notes:
-        print(f"note: {note}")
+        if note not in told:
+            print(f"note: {note}")
     print(f"{counts['frames']} frames in {out} ({built.seconds:.1f} s); digest {built.digest[:16]}")
     print(f"next: usdata audit {built.out if '://' in out else out}")
 
