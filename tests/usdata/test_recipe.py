@@ -118,3 +118,55 @@ def test_the_digest_follows_what_the_recipe_means_and_not_how_it_is_written(tmp_
     same = load_recipe(write(tmp_path, "# a remark\nsources: [{layout: files, name: mine}]\nname: mine\nfolds: {count: 5}\n"))
     other = load_recipe(write(tmp_path, MINIMAL + "folds: {count: 4}\n"))
     assert plain.digest == same.digest != other.digest
+
+
+def test_included_recipes_give_their_sources_alone_and_they_can_be_changed_by_name(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text(
+        "name: one\nsources: [{name: a, layout: files, root: a, constants: {organ: lung}}]\nfolds: {count: 3}\n"
+    )
+    (tmp_path / "two.yaml").write_text("name: two\ninclude: [one.yaml]\nsources: [{name: b, layout: files, root: b}]\n")
+    recipe = load_recipe(
+        write(tmp_path, "name: all\ninclude: [two.yaml]\nsources: [{name: a, optional: true}, {name: c, layout: files}]\n")
+    )
+    assert [(source.name, source.root, source.optional) for source in recipe.sources] == [
+        ("a", "a", True),
+        ("b", "b", False),
+        ("c", ".", False),
+    ]
+    assert recipe.sources[0].constants == {"organ": "lung"}
+    assert recipe.folds.count == 5, "of another recipe its sources alone are taken in"
+
+
+@pytest.mark.parametrize(
+    ("include", "said"),
+    [
+        ("one", "is no list of recipes"),
+        ("[us4-clusd]", "did you mean 'us4-clust'?"),
+        ("[recipe.yaml]", "leads back to itself"),
+        ("[one.yaml, other.yaml]", "two of the recipes that it includes have a source 'a'"),
+    ],
+)
+def test_what_cannot_be_included_is_told(include: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("name: one\nsources: [{name: a, layout: files}]\n")
+    (tmp_path / "other.yaml").write_text("name: other\nsources: [{name: a, layout: files, root: b}]\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, f"name: x\ninclude: {include}\n"))
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("layout: clusd", "'sources.0.layout'"),
+        ("layout: files, asides: [{pattern: '(', reason: x}]", "asides.pattern is no regular expression"),
+        ("layout: files, facts_file: '{patinet}.cfg'", "did you mean 'patient'?"),
+        ("layout: echonet, path_template: Videos", "needs '{}' once"),
+        ("layout: files, sampling: {rule: novelty}", "needs 'below'"),
+        ("layout: files, sampling: {rule: rate, hz: 3, least_gap_s: 1}", "'least_gap_s' does not belong to rule 'rate'"),
+        ("layout: files, sampling: {rule: novelty, below: 0.9, least_gap_s: 2, greatest_gap_s: 1}", "longer than 'greatest_gap_s'"),
+    ],
+)
+def test_wrong_keys_of_layouts_and_sampling_are_named(keys: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, f"name: x\nsources: [{{name: a, {keys}}}]\n"))
+    assert said in str(caught.value)
