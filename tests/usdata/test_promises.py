@@ -15,7 +15,7 @@ import pytest
 import usdata
 from tests.usdata.clips import speckle_frames, write_png, write_video
 from usdata import manifest
-from usdata.building import build
+from usdata.building import build, staging
 from usdata.errors import UserError
 from usdata.phantoms import us4
 from usdata.phantoms.us4 import plan_us4, write_us4
@@ -156,6 +156,26 @@ def test_a_set_that_was_about_to_be_replaced_comes_back(raw: Path, built: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["set"]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_replacing_leaves_the_new_set_and_nothing_of_the_old(at_once: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an exchange in one step, and by two renames where the system cannot do that."""
+    if not at_once:
+        monkeypatch.setattr(staging, "_exchange", lambda a, b: False)
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "dataset.json").write_text(name)
+    staging.put_in_place(tmp_path / "new", tmp_path / "old")
+    assert {path.name: path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == {"dataset.json": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_was_replaced_and_not_yet_removed_goes_with_the_next_build(raw: Path, built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built, tmp_path / "set")
+    shutil.copytree(built, tmp_path / ".set.replaced")
+    assert build("us4", raw=raw, out=tmp_path / "set", workers=1).unchanged
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 def clips(folder: Path, *names: str) -> Path:
     for name in names:
         seed = int.from_bytes(name.encode()) % 2**32
@@ -216,6 +236,14 @@ def test_files_that_changed_or_went_need_overwrite(change: str, standing: Path, 
     assert tree_bytes(standing) == before
     after = build(two_sources(), raw=tmp_path / "raw", out=standing, workers=1, overwrite=True)
     assert after.reused == 4
+
+
+def test_a_link_to_a_data_set_stays_a_link(standing: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(standing)
+    after = build(two_sources(folds={"count": 2}), raw=tmp_path / "raw", out=link, workers=1, overwrite=True)
+    assert (after.reused, link.is_symlink(), after.out) == (5, True, standing)
+    assert usdata.load(link).frames.fold.notna().all()
 
 
 def test_images_that_were_touched_are_not_taken_over(standing: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 4  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 5  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def build(
     run = runner(engine, workers)
     place = None if cache is None else Path(cache)
     remote = str(out) if is_remote(out) else None
-    target = cache_folder(remote, place) / "set" if remote is not None else Path(out).absolute()
+    target = cache_folder(remote, place) / "set" if remote is not None else _where(Path(out))
     with stop_signals() as stop, disk_errors(target):
         if remote is not None:
             refuse_occupied_address(remote, target, overwrite=overwrite)
@@ -149,6 +149,11 @@ def build(
         if remote is not None:
             send(result.out, remote)
     return result
+
+
+def _where(out: Path) -> Path:
+    """The folder that is meant: a link's own target, which is what is to be replaced."""
+    return out.resolve() if out.is_symlink() else out.absolute()
 
 
 def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, stop: StopFlag) -> BuildResult:

@@ -7,6 +7,7 @@ is still the same.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -140,7 +141,8 @@ def adds_only(about: Mapping[str, Any], out: Path, input_key: str, hashes: Mappi
     if about.get("input_key") != input_key or not is_whole(out, about):
         return False
     videos = manifest.read_table(out, manifest.VIDEOS).select(["path", "sha256"]).to_pylist()
-    return all(row["path"] in hashes and hashes[row["path"]][0] == row["sha256"] for row in videos)
+    read = [row for row in videos if row["sha256"] is not None]  # what was missing or unreadable may have come
+    return all(row["path"] in hashes and hashes[row["path"]][0] == row["sha256"] for row in read)
 
 
 @contextmanager
@@ -173,9 +175,13 @@ def _is_about(error: OSError, out: Path) -> bool:
 
 
 def recover(out: Path) -> None:
-    """Put a data set back that a build was about to replace when it was killed between two renames."""
+    """Clear up after a build that was killed while it replaced a data set: the old one comes back where the new one had not come yet."""
     old = _replaced(out)
-    if old.is_dir() and not out.exists():
+    if not old.is_dir():
+        return
+    if out.exists():
+        shutil.rmtree(old)
+    else:
         old.rename(out)
 
 
@@ -202,7 +208,10 @@ def remove_strays(folder: Path, rows: Sequence[RawVideo], results: Mapping[str, 
 
 
 def put_in_place(staging: Path, out: Path) -> None:
-    """Rename the finished folder; a data set that stood there goes only when the new one stands."""
+    """Rename the finished folder; a data set that stood there goes only when the new one stands.
+
+    Where the system can exchange two folders in one step, a data set stands at `out` at every moment.
+    """
     if not out.exists() or not any(out.iterdir()):
         if out.exists():
             out.rmdir()
@@ -210,6 +219,20 @@ def put_in_place(staging: Path, out: Path) -> None:
         return
     old = _replaced(out)
     shutil.rmtree(old, ignore_errors=True)
-    out.rename(old)
-    staging.rename(out)
+    if _exchange(staging, out):
+        staging.rename(old)
+    else:
+        out.rename(old)
+        staging.rename(out)
     shutil.rmtree(old)
+
+
+def _exchange(a: Path, b: Path) -> bool:
+    """Exchange two folders in one step; False where the system or the file system cannot."""
+    renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if renameat2 is None:
+        return False
+    return bool(renameat2(_AT_FDCWD, os.fsencode(a), _AT_FDCWD, os.fsencode(b), _RENAME_EXCHANGE) == 0)
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # from Linux' fcntl.h and fs.h
