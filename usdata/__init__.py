@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from usdata.exporting import export as export
     from usdata.manifest import open_dataset as load
     from usdata.phantoms import phantom as phantom
+    from usdata.pulling import pull as pull
     from usdata.scanning import scan as scan
 
 _FUNCTIONS = {
@@ -27,10 +28,11 @@ _FUNCTIONS = {
     "load": ("usdata.manifest", "open_dataset"),
     "phantom": ("usdata.phantoms", "phantom"),
     "plan": ("usdata.building", "plan"),
+    "pull": ("usdata.pulling", "pull"),
     "scan": ("usdata.scanning", "scan"),
 }
 
-__all__ = ["audit", "build", "catalog", "export", "load", "phantom", "plan", "scan"]
+__all__ = ["audit", "build", "catalog", "export", "load", "phantom", "plan", "pull", "scan"]
 
 
 def __getattr__(name: str) -> Any:

@@ -100,6 +100,45 @@ def catalog(
 
 @app.command()
 @one_line_errors
+def pull(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Sources of the catalogue.")],
+    to: Annotated[Path, typer.Option(metavar="RAW", help="Folder of raw clips; each source gets a folder of its name in it.")],
+    accept_licence: Annotated[bool, typer.Option("--accept-licence", help="You have read the licences and keep to them.")] = False,
+    allow_http: Annotated[bool, typer.Option("--allow-http", help="Follow addresses that are not protected by https.")] = False,
+    mirrors: Annotated[
+        list[str] | None,
+        typer.Option("--mirror", metavar="NAME=PLACE", help="Ask this folder or address of a source's files first; may be given again."),
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Files at once.")] = 4,
+    check: Annotated[bool, typer.Option("--check", help="Only look at what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch public sources, or tell how a person gets them; then check what is there.
+
+    \b
+    usdata pull hc18 --to raw
+    usdata pull us4-clust --to raw --check
+    """
+    from usdata.pulling import mirrors_from, print_pull
+    from usdata.pulling import pull as pulling
+
+    result = pulling(
+        names,
+        to=to,
+        accept_licence=accept_licence,
+        allow_http=allow_http,
+        mirrors=mirrors_from(mirrors or ()),
+        jobs=jobs,
+        check=check,
+    )
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_pull(result)
+
+
+@app.command()
+@one_line_errors
 def scan(
     raw: Annotated[Path, typer.Argument(help="Folder of raw files, or one file; it is only read.")],
     write_recipe: Annotated[

@@ -141,9 +141,7 @@ def _connect(address: str) -> tuple[Any, str]:
     try:
         filesystem, root = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError) as error:
-        raise UserError(
-            address, f"cannot be opened ({_words(error)})", "install the package that it names, or check it"
-        ) from None
+        raise UserError(address, f"cannot be opened ({_words(error)})", "install the package that it names, or check it") from None
     except Exception as error:
         raise UserError(address, f"cannot be opened ({_words(error)})", _ADVICE) from error
     return filesystem, str(root).rstrip("/")

@@ -1,14 +1,14 @@
 """What is known of each public source of ultrasound: what it holds, who may have it and how, its faults, what of it stands in others.
 
 One YAML file a source in `sources/`, typed and validated here. Only what is known is stated; `unknown`, or null for a number, is a value.
-Each entry names where its facts come from. Nothing here downloads.
+Each entry names where its facts come from. Nothing here downloads: `usdata.pulling` does, where an entry says which files there are.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, Self
 
 import yaml
@@ -33,6 +33,9 @@ REDISTRIBUTION = {
     "mixed": "differs from file to file",
     "unknown": "unknown",
 }
+
+
+ARCHIVE_ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tbz2")
 
 
 class _Part(BaseModel):
@@ -61,6 +64,38 @@ class Overlap(_Part):
     """What stands in both."""
 
 
+class SourceFile(_Part):
+    """A file that `usdata pull` can fetch."""
+
+    urls: list[str] = Field(min_length=1)
+    """Where it lies: the first that gives it whole is taken, the others are its mirrors."""
+    to: str
+    """Where it is put, relative to RAW/<name>."""
+    bytes: int | None = Field(default=None, ge=0)
+    """Its size; null = unknown."""
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """Of its bytes; null = unknown, and then recorded when it is first fetched."""
+    unpack: bool = False
+    """An archive: its files are put into a folder of its name without the ending, and it is removed."""
+
+    @property
+    def stands_as(self) -> str:
+        """Where it stands in the end, relative to RAW/<name>: the file, or the folder that it is unpacked into."""
+        ending = next((ending for ending in sorted(ARCHIVE_ENDINGS, key=len, reverse=True) if self.to.endswith(ending)), "")
+        return self.to.removesuffix(ending) if self.unpack else self.to
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        path = PurePosixPath(self.to)
+        if str(path) != self.to or path.is_absolute() or "\\" in self.to or any(part.startswith(".") for part in path.parts):
+            raise ValueError(f"to '{self.to}' is no plain path below the source's folder")
+        if self.unpack and not self.to.endswith(ARCHIVE_ENDINGS):
+            raise ValueError(f"to '{self.to}' is to be unpacked and has none of the endings {', '.join(ARCHIVE_ENDINGS)}")
+        if any(not url.startswith(("https://", "http://")) for url in self.urls):
+            raise ValueError(f"urls of '{self.to}' are no http addresses")
+        return self
+
+
 class CatalogEntry(_Part):
     """What is known of a source."""
 
@@ -84,6 +119,8 @@ class CatalogEntry(_Part):
     """What a person does to get it."""
     homepage: str | None = None
     """Where it is described."""
+    files: list[SourceFile] = Field(default_factory=list)
+    """What `usdata pull` fetches; empty where no address is known for certain."""
     citation: str
     """The paper to cite."""
     layout: str
@@ -107,6 +144,11 @@ class CatalogEntry(_Part):
             raise ValueError("access 'form' needs the steps that a person takes")
         if self.homepage is not None and not self.homepage.startswith("https://"):
             raise ValueError(f"homepage '{self.homepage}' is no https address")
+        if self.files and self.access != "direct":
+            raise ValueError(f"files are for access 'direct', not '{self.access}'")
+        places = [place.casefold() for file in self.files for place in {file.to, file.stands_as}]
+        if len(set(places)) != len(places) or any(other.startswith(f"{place}/") for place in places for other in places):
+            raise ValueError("two files would stand in one place")
         return self
 
 
