@@ -47,6 +47,7 @@ def print_entry(entry: CatalogEntry, console: Console | None = None) -> None:
         ("classes", classes),
         ("licence", f"{entry.licence}; {REDISTRIBUTION[entry.redistribution]}"),
         ("access", ACCESS[entry.access]),
+        ("fetch", f"usdata pull {entry.name} --to RAW ({len(entry.files)} files)" if entry.files else ""),
         *(("  step", step) for step in entry.steps),
         ("homepage", entry.homepage or "unknown"),
         ("cite", entry.citation),

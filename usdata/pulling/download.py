@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
+from usdata.console import safe_text, say
 from usdata.pulling.headers import content_length, content_range, retry_after_s, unsatisfied_total, version_of
 from usdata.pulling.partial import Partial, Version
 from usdata.pulling.wanted import Interrupted, Refused, Tell, Terms, Wanted, check_room, verified
@@ -65,7 +66,9 @@ class Download:
                 failures += 1
                 if failures >= self._terms.attempts:
                     raise Refused(f"{error} (given up after {failures} failures in a row)") from error
-                self._terms.pause(min(LONGEST_PAUSE_S, 2.0 ** (failures - 1)) if error.after_s is None else error.after_s)
+                pause_s = min(LONGEST_PAUSE_S, 2.0 ** (failures - 1)) if error.after_s is None else error.after_s
+                say(safe_text(f"{self._wanted.target.name}: {error}; asking again in {pause_s:.0f} s"))
+                self._terms.pause(pause_s)
 
     def _is_whole(self) -> bool:
         """A run that was killed between the last byte and the rename has nothing left to ask for."""
@@ -115,9 +118,7 @@ class Download:
                 return True
             self._part.discard()
             raise Interrupted("says that the file is not as long as it was (416)")
-        if total == 0:
-            self._part.begin(version_of(self._url, response.headers, 0))
-            return True
+        # Said of an empty file, and by servers that dislike ranges: a plain answer settles which.
         self._by_range = False
         return False
 

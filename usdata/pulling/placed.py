@@ -103,4 +103,5 @@ def _taken_by_recipe(entry: CatalogEntry, folder: Path) -> str | None:
 
 def _is_ours(path: str) -> bool:
     """Whether pull itself wrote a file beside the data."""
-    return PurePosixPath(path).name in (RECORD_NAME, LOCK_NAME) or path.endswith((".part", ".part.json"))
+    parts = PurePosixPath(path).parts
+    return parts[-1] in (RECORD_NAME, LOCK_NAME) or any(part.endswith((".part", ".part.json", ".unpacking")) for part in parts)

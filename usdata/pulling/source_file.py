@@ -54,6 +54,8 @@ def examine(file: SourceFile, folder: Path, record: Record) -> PulledFile:
         return _examined_folder(file, place, known)
     if not archive.exists():
         return PulledFile(file.stands_as, "missing")
+    if archive.is_dir():
+        return PulledFile(file.to, "different", "is a folder")
     digest, size = sha256_file(archive), archive.stat().st_size
     expected, who = _expected(file, known, record)
     if file.bytes is not None and size != file.bytes:

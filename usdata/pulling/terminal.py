@@ -22,9 +22,16 @@ if TYPE_CHECKING:
 Teller = Callable[[str], Tell]
 
 
+def passing_on(entry: CatalogEntry) -> str:
+    """Whether copies of a source may be passed on, as part of a sentence."""
+    if entry.redistribution in ("unknown", "mixed"):
+        return f"whether it may be passed on {'is not known' if entry.redistribution == 'unknown' else REDISTRIBUTION['mixed']}"
+    return f"it {REDISTRIBUTION[entry.redistribution]}"
+
+
 def say_terms(entry: CatalogEntry) -> None:
     """The licence of what is about to be fetched."""
-    say(f"{entry.name}: {entry.title}; licence: {entry.licence}; it {REDISTRIBUTION[entry.redistribution]}")
+    say(f"{entry.name}: {entry.title}; licence: {entry.licence}; {passing_on(entry)}")
     say(f"  cite: {entry.citation}")
 
 

@@ -70,7 +70,10 @@ def local_path(location: str) -> Path:
     Raises:
         UserError: It is an address of another kind, or one of another machine.
     """
-    parts = urlsplit(location)
+    try:
+        parts = urlsplit(location)
+    except ValueError as error:
+        raise UserError(location, f"is no address ({error})", "give https, file or a path") from error
     if parts.scheme.lower() == "file":
         if parts.netloc not in ("", "localhost"):
             raise UserError(location, "is a file of another machine", "give its path")
