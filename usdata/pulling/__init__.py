@@ -12,15 +12,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from usdata.catalog import REDISTRIBUTION, CatalogEntry, SourceFile, catalog, load_entry
-from usdata.console import say
+from usdata.catalog import CatalogEntry, SourceFile, catalog, load_entry
+from usdata.console import safe_text, say
 from usdata.errors import UserError, nearest
 from usdata.pulling.placed import Placed, count_placed
 from usdata.pulling.record import Record, SourceLock
 from usdata.pulling.source_file import PulledFile, bring, examine
-from usdata.pulling.terminal import Teller, byte_progress, print_pull, say_terms
+from usdata.pulling.terminal import Teller, byte_progress, passing_on, print_pull, say_terms
 from usdata.pulling.transfer import is_web, local_path, make_client
 from usdata.pulling.wanted import Terms
 from usdata.pulling.workers import run_all
@@ -195,14 +194,9 @@ def _settle_licences(entries: list[CatalogEntry], accepted: bool) -> None:
     if closed and not accepted:
         first = closed[0]
         others = f" (and {', '.join(entry.name for entry in closed[1:])})" if len(closed) > 1 else ""
-        terms = (
-            "it is unknown whether it may be passed on"
-            if first.redistribution == "unknown"
-            else f"it {REDISTRIBUTION[first.redistribution]}"
-        )
         where = f", see {first.homepage}" if first.homepage else ""
         advice = f"read it{where}, and give --accept-licence if you keep to it"
-        raise UserError(f"{first.name}{others}", f"its licence is '{first.licence}', {terms}", advice)
+        raise UserError(f"{first.name}{others}", f"its licence is '{first.licence}', {passing_on(first.redistribution)}", advice)
 
 
 def _task(entry: CatalogEntry, file: SourceFile, raw: Path, mirrors: list[str]) -> _Task:
@@ -213,7 +207,7 @@ def _task(entry: CatalogEntry, file: SourceFile, raw: Path, mirrors: list[str]) 
 def _in_mirror(mirror: str, file: SourceFile, only: bool) -> str:
     """Where a mirror has a file: under its own path in it, or the mirror is that file."""
     if is_web(mirror):
-        last = urlsplit(mirror).path.rpartition("/")[2]
+        last = mirror.partition("?")[0].rpartition("/")[2]
         return mirror if last == Path(file.to).name else f"{mirror.rstrip('/')}/{file.to}"
     path = local_path(mirror)
     if path.is_file() and not only and path.name != Path(file.to).name:
@@ -244,7 +238,7 @@ def _pull_all(tasks: list[_Task], terms: Terms, jobs: int, signal: StopFlag) -> 
         raise errors[0]
     if errors:
         for error in errors:
-            say(f"error: {error}")
+            say(f"error: {safe_text(str(error))}")
         raise UserError(
             "pull", f"{len(errors)} of {len(tasks)} files could not be put in place, each for its reason above", errors[0].advice
         )

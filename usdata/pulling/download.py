@@ -213,14 +213,14 @@ class Download:
 
         url, hops = self._url, 0
         while True:
-            _refuse_unprotected(url, self._url, self._terms)
             try:
+                _refuse_unprotected(url, self._url, self._terms)
                 response = self._client.send(self._client.build_request("GET", url, headers=headers), stream=True)
             except httpx.TimeoutException as error:
                 raise Interrupted(f"did not answer within {self._terms.timeout_s:.0f} s") from error
             except httpx.TransportError as error:
                 raise Interrupted(f"cannot be reached ({_words(error)})") from error
-            except httpx.InvalidURL as error:
+            except (httpx.InvalidURL, ValueError) as error:
                 raise Refused(f"is no address ({_words(error)})") from error
             try:
                 location = response.headers.get("location")

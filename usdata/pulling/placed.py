@@ -58,7 +58,8 @@ def count_placed(entry: CatalogEntry, folder: Path) -> Placed | None:
         return None
     found = RawFiles(folder)
     files = [path for path in found.paths if not _is_ours(path)]
-    if not files and not found.odd:
+    odd = {path: reason for path, reason in sorted(found.odd.items()) if not _is_ours(path)}
+    if not files and not odd:
         return None
     kinds = Counter(found[path] for path in files)
     videos = sum(kinds[kind] for kind in VIDEO_KINDS)
@@ -78,8 +79,7 @@ def count_placed(entry: CatalogEntry, folder: Path) -> Placed | None:
         comparisons = [Comparison("folders of images", sequences, expected.videos)]
     if entry.holds == "videos and images":
         comparisons.append(Comparison("images", images, expected.images))
-    kinds_found = dict(sorted(kinds.items()))
-    return Placed(len(files), kinds_found, dict(sorted(found.odd.items())), comparisons, _taken_by_recipe(entry, folder))
+    return Placed(len(files), dict(sorted(kinds.items())), odd, comparisons, _taken_by_recipe(entry, folder))
 
 
 def _taken_by_recipe(entry: CatalogEntry, folder: Path) -> str | None:

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 Teller = Callable[[str], Tell]
 
 
-def passing_on(entry: CatalogEntry) -> str:
-    """Whether copies of a source may be passed on, as part of a sentence."""
-    if entry.redistribution in ("unknown", "mixed"):
-        return f"whether it may be passed on {'is not known' if entry.redistribution == 'unknown' else REDISTRIBUTION['mixed']}"
-    return f"it {REDISTRIBUTION[entry.redistribution]}"
+def passing_on(redistribution: str) -> str:
+    """Whether copies of a source may be passed on, as part of a sentence; the argument is the catalogue's word."""
+    if redistribution in ("unknown", "mixed"):
+        return f"whether it may be passed on {'is not known' if redistribution == 'unknown' else REDISTRIBUTION['mixed']}"
+    return f"it {REDISTRIBUTION[redistribution]}"
 
 
 def say_terms(entry: CatalogEntry) -> None:
     """The licence of what is about to be fetched."""
-    say(f"{entry.name}: {entry.title}; licence: {entry.licence}; {passing_on(entry)}")
+    say(f"{entry.name}: {entry.title}; licence: {entry.licence}; {passing_on(entry.redistribution)}")
     say(f"  cite: {entry.citation}")
 
 
@@ -114,7 +114,7 @@ def print_pull(result: PullResult) -> None:
 def _print_steps(source: PulledSource) -> None:
     if not source.steps:
         return
-    print(f"  access: {ACCESS[source.access]}; licence: {source.licence}; it {REDISTRIBUTION[source.redistribution]}")
+    print(f"  access: {ACCESS[source.access]}; licence: {source.licence}; {passing_on(source.redistribution)}")
     print(f"  homepage: {source.homepage or 'unknown'}")
     for number, step in enumerate(source.steps, 1):
         print(f"  {number}. {step}")

@@ -9,6 +9,7 @@ Unpacking a whole archive beside the raw data would be simpler, but raw data is 
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import tarfile
 import tempfile
@@ -35,7 +36,8 @@ RATIO_FREE_BYTES = 256 << 20
 MAX_COMPRESSED_TAR_WORK = 64 << 30
 _HEADER_BYTES = 4 << 20
 _ADVICE = "get the archive again, or leave it out"
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError)
+_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError)
+_DAMAGE = (*_BROKEN, OSError, NotImplementedError, RuntimeError, ValueError)
 _OUTSIDE = "its name leads out of the archive"
 
 
@@ -203,7 +205,7 @@ def _member_stream(archive: Path, name: str) -> Iterator[IO[bytes]]:
                 found = opened_tar.extractfile(member)
                 assert found is not None
                 yield found
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError) as error:
         raise ReadError(archive / name, f"is damaged in its archive ({_words(error)})", _ADVICE) from error
 
 

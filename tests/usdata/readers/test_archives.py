@@ -195,6 +195,27 @@ def test_a_damaged_archive_is_one_reason(folder: Path, name: str) -> None:
             assert file.read() == (folder / member.name).read_bytes()
 
 
+@pytest.mark.parametrize("place", [0.3, 0.6, 0.9])
+def test_flipped_bytes_in_a_compressed_tar_are_damage_and_nothing_else(folder: Path, tmp_path: Path, place: float) -> None:
+    archive = tmp_path / "a.tar.xz"
+    with tarfile.open(archive, "w:xz") as opened:
+        opened.add(folder, "a")
+    data = bytearray(archive.read_bytes())
+    data[int(place * len(data))] ^= 0xFF
+    archive.write_bytes(data)
+    try:
+        members = [member for member in list_members(archive) if member.reason is None]
+    except ReadError as error:
+        assert "damaged" in error.reason  # noqa: PT017
+        return
+    for member in members:
+        try:
+            with open_raw(archive / member.name) as file:
+                file.read()
+        except ReadError as error:
+            assert "damaged" in error.reason  # noqa: PT017
+
+
 def test_a_damaged_member_says_so(folder: Path) -> None:
     archive = packed(folder, "a.zip")
     data = bytearray(archive.read_bytes())
