@@ -261,7 +261,9 @@ def _told(entry: CatalogEntry, folder: Path, files: list[PulledFile]) -> PulledS
 
 
 def _steps(entry: CatalogEntry, folder: Path) -> list[str]:
-    """What a person does, the catalogue's steps first."""
+    """What a person does, the catalogue's steps first; a collection is had by its parts."""
+    if parts := [other.name for other in catalog() if other.part_of == entry.name]:
+        return [f"its parts are sources of their own: usdata pull {' '.join(parts)} --to {folder.parent}"]
     if entry.access == "never_released":
         return [f"its owners never released it; if you have it all the same, put it into {folder}"]
     steps = list(entry.steps) or ["find out on the homepage, or from the paper, how it is had", "read its licence, and keep to it"]

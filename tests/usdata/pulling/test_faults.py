@@ -254,3 +254,8 @@ def test_sources_that_cannot_be_fetched_give_steps_and_count_what_a_person_place
     assert "1. register for the challenge" in printed.out
     assert "never released" in printed.out
     assert "nothing was downloaded" in printed.err
+
+
+def test_a_collection_names_its_parts(tmp_path: Path) -> None:
+    [step] = usdata.pull("us4", to=tmp_path).sources[0].steps
+    assert "usdata pull us4-butterfly us4-clust us4-covid19-lusms us4-liver-fibrosis --to" in step
