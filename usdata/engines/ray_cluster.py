@@ -81,7 +81,8 @@ def _start(ray: Any, workers: int | None) -> None:
     address = os.environ.get("RAY_ADDRESS")
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     if address is None:
-        ray.init(num_cpus=workers, include_dashboard=False, **quiet)
+        # "local": without it Ray joins whatever cluster happens to run on this machine, another build's perhaps, that ends under our feet.
+        ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)
         return
     try:
         ray.init(address=address, **quiet)
