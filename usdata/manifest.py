@@ -24,7 +24,7 @@ from usdata.files import atomic, sha256_file, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ROW_GROUP_ROWS = 65_536
 
 DATASET_JSON = "dataset.json"
@@ -78,17 +78,38 @@ VIDEOS_SCHEMA = _schema(
     ("label?", pa.string(), "the class used for training and evaluation; null = unlabelled"),
     ("labels", pa.list_(pa.string()), "every label that the source gives, as 'name=value'"),
     ("licence?", pa.string(), "licence of this clip"),
+    ("mode?", pa.string(), "b_mode, colour_doppler, elastography, m_mode, spectral or unknown; null if no frame was kept"),
     ("fov_kind?", pa.string(), "rectangle or annulus_sector; null = no field of view was determined"),
     ("fov_x?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_y?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_width?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_height?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_geometry?", pa.string(), "JSON of the geometry's parameters in raw pixels"),
+    ("fov_polygon?", pa.string(), "JSON of the outline's corners [x, y] in raw pixels"),
+    ("fov_stored_geometry?", pa.string(), "JSON of the geometry's parameters in pixels of the stored images"),
+    ("fov_confidence?", pa.float64(), "0 to 1; of the estimate, also where it was not accepted"),
+    ("fov_origin?", pa.string(), "override, dicom_region, estimate, consensus or none; null if the clip was not read"),
+    ("fov_views?", pa.int32(), "pictures side by side: 1, or 2 for a dual view; null = unknown"),
+    ("overlays", pa.list_(pa.string()), "graphics inside the field of view: caliper, ecg, logo, pointer, ruler, text"),
+    ("overlay_share?", pa.float64(), "share of the field of view that they cover, 0 to 1"),
+    ("overlay_path?", pa.string(), "mask of them at the stored size (PNG, 255 = overlay), relative to the data set; null = none found"),
+    ("ruler?", pa.string(), "JSON of the depth ruler: its place, its ticks and their distance in raw pixels; null = none found"),
+    ("spacing_source?", pa.string(), "where mm_per_pixel comes from: recipe, file or ruler; null = unknown"),
+    ("depth_mm?", pa.float64(), "depth of scan, as the file says"),
+    ("period_frames?", pa.int64(), "decoded frames after which a loop or a palindrome begins again; null = neither"),
+    ("patient_sex?", pa.string(), "F, M or O, as the file says"),
+    ("patient_age?", pa.string(), "age band in years: 0-9, 10-19, ..., 80-89, 90+"),
+    ("study_year?", pa.int32(), "as the file says; of all dates only the year leaves"),
     (
         "flags",
         pa.list_(pa.string()),
-        "hygiene: blank_frames, damaged_frames, decode_errors, frozen, invalid_frames, missing_frames, near_repeats, short, truncated",
+        "hygiene: blank, blank_frames, damaged_frames, decode_errors, dual_view, frozen, invalid_frames, loop, missing_frames, "
+        "near_repeats, palindrome, short, title, truncated, upconverted",
     ),
+    ("review?", pa.string(), "needed, accepted or rejected; null = nobody needs to look"),
+    ("review_reason?", pa.string(), "why a person must look, or had to"),
+    ("reviewer?", pa.string(), "who looked"),
+    ("reviewed_on?", pa.string(), "the day, YYYY-MM-DD"),
     ("status", pa.string(), "ok, failed or excluded"),
     ("reason?", pa.string(), "why not ok; null when ok"),
     ("frames_kept", pa.int64(), "rows of this clip in frames.parquet"),
@@ -114,9 +135,11 @@ FRAMES_SCHEMA = _schema(
     ("fold?", pa.int64(), "0-based fold; null if the recipe asks for none"),
     ("fingerprint", pa.string(), "256-bit perceptual hash of the stored image, 64 hexadecimal digits"),
     ("pixel_sha256", pa.string(), "of the stored pixels: '<height>x<width>x<channels>' and a newline, then the bytes row by row"),
-    ("quality_mean", pa.float64(), "mean gray level, 0 to 255"),
+    ("quality_mean", pa.float64(), "mean gray level inside the field of view (all of the picture where there is none), 0 to 255; the measures below likewise"),
     ("quality_std", pa.float64(), "standard deviation of the gray levels"),
     ("quality_sharpness", pa.float64(), "variance of the 3x3 Laplacian"),
+    ("quality_contrast", pa.float64(), "95th minus 5th percentile of the gray levels"),
+    ("quality_saturation", pa.float64(), "share of pixels at 250 gray levels and more, 0 to 1"),
     ("fov_x?", pa.int32(), "box of the field of view in stored pixels"),
     ("fov_y?", pa.int32(), "box of the field of view in stored pixels"),
     ("fov_width?", pa.int32(), "box of the field of view in stored pixels"),
@@ -130,7 +153,7 @@ EXCLUDED_SCHEMA = _schema(
     ("frame_index", pa.int64(), "0-based position among the frames that decode"),
     ("pts?", pa.int64(), "timestamp in ticks of the video's time_base"),
     ("time_s?", pa.float64(), "seconds from the clip's first frame"),
-    ("reason", pa.string(), "damaged, invalid, blank, near_repeat, not_sampled, or clip_excluded (the whole clip was)"),
+    ("reason", pa.string(), "damaged, invalid, blank, near_repeat, repeats_period (of a loop or palindrome), not_sampled, or clip_excluded (the whole clip was)"),
     ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats"),
     ("difference?", pa.float64(), "mean absolute difference in gray levels to that frame"),
 )

@@ -33,6 +33,7 @@ from usdata.recipe import Hygiene, Image, Reading
 from usdata.sampling import Sampler, SamplingRule, choose
 
 LIT_GRAY_LEVEL = 4
+SATURATED_GRAY_LEVEL = 250
 SHORT_CLIP_FRAMES = 8
 FROZEN_SHARE = 0.95
 NEAR_REPEATS_SHARE = 0.3
@@ -387,7 +388,16 @@ def frame_measures(pixels: NDArray[np.uint8]) -> dict[str, Any]:
         "quality_mean": round(mean, 4),
         "quality_std": round(std, 4),
         "quality_sharpness": round(float(cv2.meanStdDev(cv2.Laplacian(pixels, cv2.CV_16S, ksize=1))[1][0, 0]) ** 2, 4),
+        "quality_contrast": _contrast(pixels),
+        "quality_saturation": round(float(np.count_nonzero(pixels >= SATURATED_GRAY_LEVEL)) / pixels.size, 6),
     }
+
+
+def _contrast(pixels: NDArray[np.uint8]) -> float:
+    """95th minus 5th percentile of the gray levels, each the first level at or below which that share of the pixels lies."""
+    counts = np.cumsum(cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel())
+    low, high = np.searchsorted(counts, [0.05 * counts[-1], 0.95 * counts[-1]])
+    return float(high - low)
 
 
 def _rates(times: list[Fraction | None], unique: int) -> dict[str, float | None]:

@@ -33,7 +33,7 @@ def write_set(
         shared |= {"organ": "lung", "probe": "convex", "label": labels[video]}
         row = dict.fromkeys(manifest.VIDEOS_SCHEMA.names) | shared
         row |= {"path": f"clip{video:03d}.mp4", "bytes": 1, "frames_decoded": kept, "frames_unique": kept, "decode_errors": 0}
-        row |= {"labels": [], "flags": [], "notes": [], "status": "ok", "frames_kept": kept, "fps": fps}
+        row |= {"labels": [], "flags": [], "overlays": [], "notes": [], "status": "ok", "frames_kept": kept, "fps": fps}
         videos.append(row)
         for frame in range(kept):
             path = f"images/{video_id}/clip{video:03d}_frame{frame}.png"
@@ -42,7 +42,8 @@ def write_set(
             row |= {"frame_id": f"{video_id}/{frame}", "frame_index": frame, "time_s": None if fps is None else frame / fps}
             row |= {"path": path, "width": width, "height": height, "split": "train", "fold": video % 2}
             row |= {"label_index": None if labels[video] is None else classes.index(labels[video])}
-            row |= {"fingerprint": "0" * 64, "pixel_sha256": "0" * 64, "quality_mean": 0.0, "quality_std": 0.0, "quality_sharpness": 0.0}
+            row |= {"fingerprint": "0" * 64, "pixel_sha256": "0" * 64}
+            row |= dict.fromkeys((name for name in row if name.startswith("quality_")), 0.0)
             frames.append(row)
     for name, rows in ((manifest.VIDEOS, videos), (manifest.FRAMES, frames), (manifest.EXCLUDED, []), (manifest.DUPLICATES, [])):
         manifest.write_table(folder, name, manifest.table_from_rows(name, rows), recipe_digest="tiny")

@@ -118,12 +118,21 @@ def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | 
         **{key: row.facts.get(key) for key in ("organ", "probe", "view", "label", "licence")},
         **told,
         "labels": list(row.labels),
-        **dict.fromkeys(("fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry")),
+        **dict.fromkeys(_NOT_DETERMINED),
+        "overlays": [],
         **facts,
         "status": result["status"],
         "reason": result["reason"],
         "frames_kept": len(result["kept"]),
     }
+
+
+# Columns that are null unless the per-video step, the file's header or a review says otherwise.
+_NOT_DETERMINED = (
+    "mode", "fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry", "fov_polygon", "fov_stored_geometry", "fov_confidence",
+    "fov_origin", "fov_views", "overlay_share", "overlay_path", "ruler", "spacing_source", "depth_mm", "period_frames", "patient_sex",
+    "patient_age", "study_year", "review", "review_reason", "reviewer", "reviewed_on",
+)  # fmt: skip
 
 
 def _notes(recipe: Recipe, groups: Mapping[str, object], folds: Mapping[str, int | None], splits: Mapping[str, str]) -> list[str]:

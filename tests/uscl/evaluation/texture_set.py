@@ -46,6 +46,7 @@ def write_texture_set(
             "decode_errors": 0,
             "labels": [f"texture={texture}"],
             "flags": [],
+            "overlays": [],
             "notes": [],
             "status": "ok",
             "frames_kept": frames_per_video,
@@ -59,7 +60,7 @@ def write_texture_set(
             row |= {"frame_id": f"{video_id}/{frame}", "frame_index": frame, "path": path, "width": size, "height": size, "split": "train"}
             row |= {"label_index": None if labels[video] is None else classes.index(labels[video])}
             row |= {"fold": folds[video] if folds else None, "fingerprint": "0" * 64, "pixel_sha256": "0" * 64}
-            row |= {"quality_mean": 0.0, "quality_std": 0.0, "quality_sharpness": 0.0}
+            row |= dict.fromkeys((name for name in row if name.startswith("quality_")), 0.0)
             frames.append(row)
     pairs = []
     for a, b in duplicates:

@@ -42,6 +42,7 @@ def video(number: int, **changes: Any) -> dict[str, Any]:
         "labels": [],
         "licence": "CC BY 4.0",
         "flags": [],
+        "overlays": [],
         "notes": [],
         "status": "ok",
         "frames_kept": FRAMES_PER_CLIP,
@@ -67,6 +68,8 @@ def frame(clip: dict[str, Any], index: int, **changes: Any) -> dict[str, Any]:
         "quality_mean": 100.0 + index,
         "quality_std": 30.0,
         "quality_sharpness": 50.0,
+        "quality_contrast": 90.0,
+        "quality_saturation": 0.0,
     }
     return row | changes
 
