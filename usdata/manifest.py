@@ -135,7 +135,11 @@ FRAMES_SCHEMA = _schema(
     ("fold?", pa.int64(), "0-based fold; null if the recipe asks for none"),
     ("fingerprint", pa.string(), "256-bit perceptual hash of the stored image, 64 hexadecimal digits"),
     ("pixel_sha256", pa.string(), "of the stored pixels: '<height>x<width>x<channels>' and a newline, then the bytes row by row"),
-    ("quality_mean", pa.float64(), "mean gray level inside the field of view (all of the picture where there is none), 0 to 255; the measures below likewise"),
+    (
+        "quality_mean",
+        pa.float64(),
+        "mean gray level inside the field of view (all of the picture where there is none), 0 to 255; the measures below likewise",
+    ),
     ("quality_std", pa.float64(), "standard deviation of the gray levels"),
     ("quality_sharpness", pa.float64(), "variance of the 3x3 Laplacian"),
     ("quality_contrast", pa.float64(), "95th minus 5th percentile of the gray levels"),
@@ -153,7 +157,11 @@ EXCLUDED_SCHEMA = _schema(
     ("frame_index", pa.int64(), "0-based position among the frames that decode"),
     ("pts?", pa.int64(), "timestamp in ticks of the video's time_base"),
     ("time_s?", pa.float64(), "seconds from the clip's first frame"),
-    ("reason", pa.string(), "damaged, invalid, blank, near_repeat, repeats_period (of a loop or palindrome), not_sampled, or clip_excluded (the whole clip was)"),
+    (
+        "reason",
+        pa.string(),
+        "damaged, invalid, blank, near_repeat, repeats_period (of a loop), not_sampled, or clip_excluded (the whole clip was)",
+    ),
     ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats"),
     ("difference?", pa.float64(), "mean absolute difference in gray levels to that frame"),
 )
