@@ -1,0 +1,122 @@
+"""What a clip shows over time, pixel by pixel: evenly spaced unique frames, small, and what moves, what is lit, what is coloured in them.
+
+Frames come in one forward pass whose length nobody knows. A frame is kept each 1, 2, 4, ... frames: whenever there are too many, every
+second one is dropped. So at the end between half and all of the places are taken, evenly over the whole clip, whatever its length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_FRAMES = 24
+WORKING_SIDE = 240  # pixels: pictures are reduced by a whole factor so that their longer side is at least this, and below twice
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Maps of one clip at working size, (H, W) each; a working pixel is the mean of factor × factor source pixels.
+
+    Attributes:
+        factor: Source pixels a working pixel, along each side.
+        height: Of the source picture.
+        width: Of the source picture.
+        frames: How many frames the maps are made of.
+        activity: Mean absolute difference in gray levels between neighbouring frames of the sample, float32; 0 with fewer than two.
+        brightest: Highest gray level over time, uint8.
+        darkest: Lowest gray level over time, uint8.
+        mean: Mean gray level over time, float32.
+        chroma: Largest minus smallest colour component, the greatest over some frames, uint8; None where nothing is coloured.
+    """
+
+    factor: int
+    height: int
+    width: int
+    frames: int
+    activity: NDArray[np.float32]
+    brightest: NDArray[np.uint8]
+    darkest: NDArray[np.uint8]
+    mean: NDArray[np.float32]
+    chroma: NDArray[np.uint8] | None
+
+
+class EvidenceCollector:
+    """Takes the unique frames of a clip in order; `evidence` is what they show."""
+
+    def __init__(self) -> None:
+        self._stride = 1
+        self._offered = 0
+        self._frames: list[NDArray[np.uint8]] = []
+        self._chroma: NDArray[np.uint8] | None = None
+        self._shape: tuple[int, int] | None = None
+        self._factor = 1
+
+    def offer(self, pixels: NDArray[np.uint8], picture: Callable[[], NDArray[np.uint8]]) -> None:
+        """See one frame.
+
+        Args:
+            pixels: (H, W) uint8.
+            picture: Makes the frame in colour if it is looked at, (H, W, 3), or (H, W) where it is gray for certain; asked for the 1st, 2nd,
+                5th, 17th, 65th, ... frame.
+        """
+        position = self._offered
+        self._offered += 1
+        if self._shape is None:
+            self._shape = pixels.shape[0], pixels.shape[1]
+            self._factor = max(1, max(self._shape) // WORKING_SIDE)
+        if position == 0 or (position & (position - 1) == 0 and position.bit_length() % 2):
+            self._see_colour(picture())
+        if position % self._stride:
+            return
+        if len(self._frames) == MOST_FRAMES:
+            self._frames = self._frames[::2]
+            self._stride *= 2
+            if position % self._stride:
+                return
+        self._frames.append(self._reduced(pixels))
+
+    def _reduced(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        factor = self._factor
+        if factor == 1:
+            return pixels.copy()
+        height, width = pixels.shape[0] // factor, pixels.shape[1] // factor
+        # Rows and columns that are left over at the end are less than one working pixel.
+        whole = pixels[: height * factor, : width * factor]
+        return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+    def _see_colour(self, picture: NDArray[np.uint8]) -> None:
+        if picture.ndim == 2:
+            return
+        red, green, blue = (self._reduced(np.ascontiguousarray(channel)) for channel in cv2.split(picture))
+        chroma = cv2.subtract(cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue))
+        self._chroma = np.asarray(chroma if self._chroma is None else cv2.max(self._chroma, chroma), np.uint8)
+
+    @property
+    def evidence(self) -> Evidence | None:
+        """The maps; None where no frame was seen."""
+        if not self._frames or self._shape is None:
+            return None
+        stack = np.stack(self._frames)
+        brightest, darkest = stack.max(axis=0), stack.min(axis=0)
+        total = np.zeros(stack.shape[1:], np.float32)
+        moved = np.zeros(stack.shape[1:], np.float32)
+        for place, frame in enumerate(self._frames):
+            cv2.accumulate(frame, total)
+            if place:
+                cv2.accumulate(cv2.absdiff(frame, self._frames[place - 1]), moved)
+        count = len(self._frames)
+        return Evidence(
+            factor=self._factor,
+            height=self._shape[0],
+            width=self._shape[1],
+            frames=count,
+            activity=moved / np.float32(max(count - 1, 1)),
+            brightest=brightest,
+            darkest=darkest,
+            mean=total / np.float32(count),
+            chroma=self._chroma,
+        )
