@@ -74,7 +74,7 @@ def whole_step(path: Path) -> int:
         sampling=SamplingRule(rule="rate", hz=3.0),
         read=Reading(),
         hygiene=Hygiene(),
-        store=lambda frame: frame_measures(frame.pixels),
+        store=lambda index, pixels, framing: frame_measures(pixels),
     )
     assert result["status"] != "failed", result["reason"]
     return int(result["video"]["frames_decoded"])

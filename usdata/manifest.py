@@ -90,7 +90,11 @@ VIDEOS_SCHEMA = _schema(
     ("fov_confidence?", pa.float64(), "0 to 1; of the estimate, also where it was not accepted"),
     ("fov_origin?", pa.string(), "override, dicom_region, estimate, consensus or none; null if the clip was not read"),
     ("fov_views?", pa.int32(), "pictures side by side: 1, or 2 for a dual view; null = unknown"),
-    ("overlays", pa.list_(pa.string()), "graphics inside the field of view: caliper, ecg, logo, pointer, ruler, text"),
+    (
+        "overlays",
+        pa.list_(pa.string()),
+        "bright and still in the field of view or across its edge: graphics, text; unknown: too few frames",
+    ),
     ("overlay_share?", pa.float64(), "share of the field of view that they cover, 0 to 1"),
     ("overlay_path?", pa.string(), "mask of them at the stored size (PNG, 255 = overlay), relative to the data set; null = none found"),
     ("ruler?", pa.string(), "JSON of the depth ruler: its place, its ticks and their distance in raw pixels; null = none found"),

@@ -25,7 +25,13 @@ from numpy.typing import NDArray
 from usdata.duplicates.fingerprints import fingerprint
 from usdata.errors import ReadError
 from usdata.files import canonical_json, sha256_stream, sha256_text, write_text
+from usdata.held_frames import HeldFrames
 from usdata.imaging.colour import ColourKind
+from usdata.imaging.decision import decide
+from usdata.imaging.evidence import EvidenceCollector
+from usdata.imaging.framing import Crop, Framing
+from usdata.imaging.geometry import box_of, geometry_from, geometry_json, polygon_json
+from usdata.imaging.overlays import overlays_inside
 from usdata.readers import open_clip
 from usdata.readers.archives import open_raw
 from usdata.readers.base import Clip, Frame
@@ -64,6 +70,30 @@ class VideoTask:
     read: Reading
     hygiene: Hygiene
     image: Image
+    seeing: Seeing
+
+
+@dataclass(frozen=True)
+class Seeing:
+    """How one clip's field of view is found, and what becomes of a clip without.
+
+    Attributes:
+        accept: Least confidence of an estimate.
+        hold: A clip without a field of view, or (release) with text inside it, is held back for review.
+        release: See the recipe's key.
+        override: Geometry as JSON that a person gave.
+        consensus: Geometry as JSON that clips like this one agree on.
+        crop: As in the recipe's `image`.
+        max_side: As in the recipe's `image`.
+    """
+
+    accept: float = 0.85
+    hold: bool = False
+    release: bool = False
+    override: str | None = None
+    consensus: str | None = None
+    crop: Crop = "none"
+    max_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +145,9 @@ def process_video(task: VideoTask) -> dict[str, Any]:
     try:
         written: dict[str, str] = {}
         store = partial(_store, task=task, staging=staging, written=written)
-        result = look_through(task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, scratch=scratch, store=store)
+        result = look_through(
+            task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, seeing=task.seeing, scratch=scratch, store=store
+        )
         kept = {Path(row["path"]).name for row in result["kept"]}
         for path in staging.iterdir():
             if path.name not in kept:
@@ -141,8 +173,9 @@ def look_through(
     sampling: SamplingRule,
     read: Reading,
     hygiene: Hygiene,
+    seeing: Seeing | None = None,
     scratch: Path | None = None,
-    store: Callable[[Frame], dict[str, Any]],
+    store: Callable[[int, NDArray[np.uint8], Framing], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Read a clip once, forward, and say what it is and what becomes of each of its frames.
 
@@ -152,13 +185,15 @@ def look_through(
         read: How it is decoded.
         hygiene: What counts as blank, repeated, damaged.
         scratch: Where a file from an archive is unpacked meanwhile.
-        store: Called with each kept frame while it is at hand; gives further columns of its row.
+        seeing: How its field of view is found; None: it is not looked for.
+        store: Called after the pass with each kept frame's index, pixels and way of storing; gives further columns of its row.
 
     Returns:
         `status`, `reason`, `video`, `kept` and `excluded`, as in the journal. A clip that cannot be read is a result too.
     """
     try:
-        return _looked_through(raw, sampling, read, hygiene, scratch, store)
+        with HeldFrames(scratch) as held:
+            return _looked_through(raw, sampling, read, hygiene, seeing, scratch, held, store)
     except ReadError as error:
         return no_result("failed", without_subject(error))
     except MemoryError:
@@ -171,13 +206,20 @@ def without_subject(error: ReadError) -> str:
 
 
 def _looked_through(
-    raw: Path, sampling: SamplingRule, read: Reading, hygiene: Hygiene, scratch: Path | None, store: Callable[[Frame], dict[str, Any]]
+    raw: Path,
+    sampling: SamplingRule,
+    read: Reading,
+    hygiene: Hygiene,
+    seeing: Seeing | None,
+    scratch: Path | None,
+    held: HeldFrames,
+    store: Callable[[int, NDArray[np.uint8], Framing], dict[str, Any]] | None,
 ) -> dict[str, Any]:
     open_raw_clip = partial(open_clip, raw, backend=read.backend, scratch=scratch)
     kept: list[dict[str, Any]] = []
     excluded: list[dict[str, Any]] = []
     times: list[Fraction | None] = []
-    colours = ColourKind()
+    colours, evidence = ColourKind(), EvidenceCollector()
     unique = still = candidates = 0
     wanted_of_count = _wanted_of_count(open_raw_clip, sampling, hygiene)
     with open_raw_clip() as clip:
@@ -192,12 +234,16 @@ def _looked_through(
             still += look.still
             row: dict[str, Any] = {"frame_index": frame.index, "pts": frame.pts, "time_s": None if time is None else float(time)}
             unique += look.reason is None
+            if look.reason is None and seeing is not None:
+                evidence.offer(frame.pixels, clip.picture)
             wanted = False
             if _is_candidate(look, sampling):
                 wanted = keeps(candidates, time, partial(reduced, frame.pixels))
                 candidates += 1
             if wanted:
-                kept.append(row | store(frame))
+                kept.append(row)
+                if store is not None:
+                    held.add(frame.pixels)
                 colours.offer(clip.picture)
             else:
                 why = look.reason or "not_sampled"
@@ -211,9 +257,50 @@ def _looked_through(
     if kept and read.truncated == "exclude" and "truncated" in video["flags"]:
         declared = "" if info.frames_declared is None else f" of {info.frames_declared} declared"
         reason = f"cut short: {len(times)} frames{declared} decode (read.truncated: exclude)"
-        excluded += [{key: row[key] for key in ("frame_index", "pts", "time_s")} | _WITH_ITS_CLIP for row in kept]
+    framing = Framing(info.height, info.width, None, "none", None)
+    if seeing is not None:
+        framing, seen = _see(evidence, clip, seeing)
+        video |= seen
+        if seen["fov_views"] is not None and seen["fov_views"] > 1:
+            video["flags"] = sorted([*video["flags"], "dual_view"])
+        if kept and reason is None and seeing.hold and seen["review"] == "needed":
+            reason = f"held back for review: {seen['review_reason']}"
+    if reason is not None:
+        excluded += [row | _WITH_ITS_CLIP for row in kept]
         kept = []
+    elif store is not None:
+        kept = [row | store(row["frame_index"], pixels, framing) for row, pixels in zip(kept, held, strict=True)]
     return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
+
+
+def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Framing, dict[str, Any]]:
+    """How the clip's frames are stored, and the columns of videos.parquet that tell of its field of view."""
+    info = clip.info
+    override, consensus = (None if text is None else geometry_from(text) for text in (seeing.override, seeing.consensus))
+    evidence = collector.evidence
+    decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
+    geometry = decision.geometry
+    framing = Framing(info.height, info.width, geometry, seeing.crop, seeing.max_side)
+    columns: dict[str, Any] = {
+        "fov_origin": decision.origin,
+        "fov_confidence": decision.confidence,
+        "fov_views": decision.views,
+        "review": "needed" if geometry is None else None,
+        "review_reason": f"no field of view: {decision.why}" if geometry is None else None,
+    }
+    if geometry is not None and framing.stored_geometry is not None:
+        columns |= {
+            "fov_kind": geometry.kind,
+            "fov_geometry": geometry_json(geometry),
+            "fov_polygon": polygon_json(geometry),
+            "fov_stored_geometry": geometry_json(framing.stored_geometry),
+            **dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box_of(geometry, info.height, info.width), strict=True)),
+        }
+        found = overlays_inside(collector, geometry)
+        columns |= {"overlays": list(found.words), "overlay_share": found.share}
+        if seeing.release and found.words and seeing.override is None:
+            columns |= {"review": "needed", "review_reason": f"{' and '.join(found.words)} inside the field of view"}
+    return framing, columns
 
 
 _WITH_ITS_CLIP = {"reason": "clip_excluded", "duplicate_of": None, "difference": None}
@@ -358,44 +445,55 @@ def pixel_digest(pixels: NDArray[np.uint8]) -> str:
     return digest.hexdigest()
 
 
-def _store(frame: Frame, *, task: VideoTask, staging: Path, written: dict[str, str]) -> dict[str, Any]:
+def _store(
+    index: int, pixels: NDArray[np.uint8], framing: Framing, *, task: VideoTask, staging: Path, written: dict[str, str]
+) -> dict[str, Any]:
     """Write a frame's image; its name and digest are added to `written`, its columns of frames.parquet are given back."""
-    pixels = frame.pixels
-    height, width = pixels.shape
-    if task.image.max_side is not None and max(height, width) > task.image.max_side:
-        scale = task.image.max_side / max(height, width)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    name = f"{task.images.name}_frame{frame.index}.png"
+    stored = framing.stored(pixels)
+    name = f"{task.images.name}_frame{index}.png"
     # OpenCV's own settings (run lengths after the "sub" filter): less time and bytes than zlib's levels, see docs/performance.md.
-    done, encoded = cv2.imencode(".png", pixels)
+    done, encoded = cv2.imencode(".png", stored)
     if not done:
-        raise ReadError(task.raw, f"frame {frame.index} could not be encoded as PNG", "report this with the file")
+        raise ReadError(task.raw, f"frame {index} could not be encoded as PNG", "report this with the file")
     content = encoded.tobytes()
     (staging / name).write_bytes(content)
     written[name] = hashlib.sha256(content).hexdigest()
-    place = {"path": f"{task.images_path}/{name}", "width": pixels.shape[1], "height": pixels.shape[0]}
-    return place | frame_measures(pixels)
+    place = {"path": f"{task.images_path}/{name}", "width": stored.shape[1], "height": stored.shape[0]}
+    box = framing.stored_box or (None, None, None, None)
+    place |= dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box, strict=True))
+    return place | frame_measures(stored, framing.inside)
 
 
-def frame_measures(pixels: NDArray[np.uint8]) -> dict[str, Any]:
-    """The measures of a kept frame, (H, W) uint8, as frames.parquet holds them: fingerprint, digest of the pixels, quality."""
-    mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(pixels))
+def frame_measures(pixels: NDArray[np.uint8], inside: NDArray[np.uint8] | None = None) -> dict[str, Any]:
+    """The measures of a kept frame, as frames.parquet holds them: fingerprint, digest of the pixels, quality inside the field of view.
+
+    Args:
+        pixels: (H, W) uint8.
+        inside: (H, W) uint8, not 0 inside the field of view; None: all of the picture.
+    """
+    mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(pixels, mask=inside))
+    laplacian = cv2.Laplacian(pixels, cv2.CV_16S, ksize=1)
+    # The step at the field of view's edge is no sharpness of the tissue.
+    core = None if inside is None else cv2.erode(inside, np.ones((3, 3), np.uint8), borderValue=1)
+    if core is not None and not core.any():
+        core = inside
+    area = pixels.size if inside is None else cv2.countNonZero(inside)
+    counts = cv2.calcHist([pixels], [0], inside, [256], [0, 256]).ravel()
     return {
         "fingerprint": fingerprint(pixels),
         "pixel_sha256": pixel_digest(pixels),
         # Rounded: the last bits of a float sum differ between processors, and equal input must give equal bytes.
         "quality_mean": round(mean, 4),
         "quality_std": round(std, 4),
-        "quality_sharpness": round(float(cv2.meanStdDev(cv2.Laplacian(pixels, cv2.CV_16S, ksize=1))[1][0, 0]) ** 2, 4),
-        "quality_contrast": _contrast(pixels),
-        "quality_saturation": round(float(np.count_nonzero(pixels >= SATURATED_GRAY_LEVEL)) / pixels.size, 6),
+        "quality_sharpness": round(float(cv2.meanStdDev(laplacian, mask=core)[1][0, 0]) ** 2, 4),
+        "quality_contrast": _contrast(counts),
+        "quality_saturation": round(float(counts[SATURATED_GRAY_LEVEL:].sum()) / area, 6),
     }
 
 
-def _contrast(pixels: NDArray[np.uint8]) -> float:
+def _contrast(histogram: NDArray[np.float32]) -> float:
     """95th minus 5th percentile of the gray levels, each the first level at or below which that share of the pixels lies."""
-    counts = np.cumsum(cv2.calcHist([pixels], [0], None, [256], [0, 256]).ravel())
+    counts = np.cumsum(histogram, dtype=np.float64)
     low, high = np.searchsorted(counts, [0.05 * counts[-1], 0.95 * counts[-1]])
     return float(high - low)
 

@@ -23,7 +23,7 @@ from usdata.sampling import SamplingRule
 from usdata.video_step import frame_measures, look_through
 result = look_through(
     Path(sys.argv[1]), sampling=SamplingRule(rule="rate", hz=3.0), read=Reading(), hygiene=Hygiene(blank_mean=0, blank_std=0),
-    store=lambda frame: frame_measures(frame.pixels),
+    store=lambda index, pixels, framing: frame_measures(pixels),
 )
 # Not getrusage's figure: a new process begins with the largest size that its parent ever had.
 status = Path("/proc/self/status").read_text()

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ from usdata.recipe import Recipe, Source
 from usdata.recipe_files import load_recipe
 from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
-from usdata.video_step import VideoTask, no_result, process_video, raw_digest
+from usdata.video_step import Seeing, VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 6  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 7  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -248,8 +248,20 @@ def _run_steps(
     return results, reused
 
 
-def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:
-    settings = [section.model_dump(mode="json") for section in (source.sampling, recipe.read, recipe.hygiene, recipe.image)]
+def _task(
+    row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path, consensus: str | None = None
+) -> VideoTask:
+    override = recipe.field_of_view.overrides.get(row.video_id)
+    seeing = Seeing(
+        accept=recipe.field_of_view.accept,
+        hold=recipe.field_of_view.unsure == "hold",
+        release=recipe.release,
+        override=None if override is None else canonical_json(override),
+        consensus=consensus,
+        crop=recipe.image.crop,
+        max_side=recipe.image.max_side,
+    )
+    settings = [section.model_dump(mode="json") for section in (source.sampling, recipe.read, recipe.hygiene)]
     return VideoTask(
         video_id=row.video_id,
         raw=raw / row.path,
@@ -257,11 +269,12 @@ def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recip
         images=staging / "images" / row.video_id,
         images_path=f"images/{row.video_id}",
         journal=staging / STEPS / journal_name(row.video_id),
-        key=sha256_text(canonical_json([STEP_VERSION, decoder_versions(), row.video_id, row.path, content[0], settings])),
+        key=sha256_text(canonical_json([STEP_VERSION, decoder_versions(), row.video_id, row.path, content[0], settings, asdict(seeing)])),
         sampling=source.sampling,
         read=recipe.read,
         hygiene=recipe.hygiene,
         image=recipe.image,
+        seeing=seeing,
     )
 
 

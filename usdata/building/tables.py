@@ -66,7 +66,6 @@ def write_tables(
             "split": splits[video["group_id"]],
             "fold": folds[video["group_id"]],
             "duplicate_group": duplicate_group.get(frame["frame_id"]),
-            **dict.fromkeys(("fov_x", "fov_y", "fov_width", "fov_height")),
         }
     excluded = [
         {**frame, "video_id": video_id, "source": facts[video_id]["source"]}

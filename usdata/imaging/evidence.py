@@ -45,9 +45,18 @@ class Evidence:
 
 
 class EvidenceCollector:
-    """Takes the unique frames of a clip in order; `evidence` is what they show."""
+    """Takes the unique frames of a clip in order; `evidence` is what they show.
+
+    Attributes:
+        darkest: Lowest gray level over the frames that were kept at some time, (H, W) uint8 at the source's size; None before the first.
+        brightest: Likewise the highest.
+        frames_seen: How many these were.
+    """
 
     def __init__(self) -> None:
+        self.darkest: NDArray[np.uint8] | None = None
+        self.brightest: NDArray[np.uint8] | None = None
+        self.frames_seen = 0
         self._stride = 1
         self._offered = 0
         self._frames: list[NDArray[np.uint8]] = []
@@ -60,8 +69,8 @@ class EvidenceCollector:
 
         Args:
             pixels: (H, W) uint8.
-            picture: Makes the frame in colour if it is looked at, (H, W, 3), or (H, W) where it is gray for certain; asked for the 1st, 2nd,
-                5th, 17th, 65th, ... frame.
+            picture: Makes the frame in colour if it is looked at, (H, W, 3), or (H, W) where it is gray for certain; asked for the 1st,
+                2nd, 5th, 17th, 65th, ... frame.
         """
         position = self._offered
         self._offered += 1
@@ -78,6 +87,12 @@ class EvidenceCollector:
             if position % self._stride:
                 return
         self._frames.append(self._reduced(pixels))
+        self.frames_seen += 1
+        if self.darkest is None or self.brightest is None:
+            self.darkest, self.brightest = pixels.copy(), pixels.copy()
+        else:
+            cv2.min(self.darkest, pixels, dst=self.darkest)
+            cv2.max(self.brightest, pixels, dst=self.brightest)
 
     def _reduced(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         factor = self._factor

@@ -29,6 +29,11 @@ AGAINST = 0.7  # weight of a still pixel against a moving one
 LEAST_ACTIVITY = 0.35  # gray levels: below it nothing moves, whatever the noise
 LIT = 6  # gray levels above the background
 LEAST_AREA = 0.05  # a smaller share of the picture is no field of view
+EDGE_SHARE = 0.2  # of the typical activity: less is what codecs smear over the edge
+LIT_SHARE = 0.2  # of the typical brightness, likewise
+FAINT = 0.15  # weight of a dim pixel that touches what moves
+SKEW_DEG = 8.0  # sum of the edges' angles beyond which a sector is suspected to lack a flank
+EDGES = ("left", "right", "near", "far")
 SECTOR_GAIN = 1.012  # a sector must explain this much more than a rectangle, which has fewer parameters
 
 
@@ -120,10 +125,6 @@ def _moving(evidence: Evidence, graphics: NDArray[np.bool_]) -> NDArray[np.bool_
     return _solid((activity > bound) & lit & ~graphics, max(1, min(activity.shape) // 80))
 
 
-EDGE_SHARE = 0.2
-LIT_SHARE = 0.2
-
-
 def _solid(mask: NDArray[np.bool_], reach: int) -> NDArray[np.bool_]:
     """What is left without thin lines and letters and far-off specks, with small holes filled."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
@@ -185,17 +186,19 @@ def _edge(sums: NDArray[np.float64], edge: int, outwards: int) -> float:
 
 
 def _best_rectangle(votes: Floats) -> _Fit:
-    height, width = votes.shape
     columns = _best_run(votes.sum(axis=0, dtype=np.float64))
-    rows = (0.0, float(height), 0.0)
-    for _ in range(4):
-        left, right = round(columns[0]), max(round(columns[1]), round(columns[0]) + 1)
-        rows = _best_run(votes[:, left:right].sum(axis=1, dtype=np.float64))
-        top, bottom = round(rows[0]), max(round(rows[1]), round(rows[0]) + 1)
-        columns = _best_run(votes[top:bottom].sum(axis=0, dtype=np.float64))
-    left, right = columns[0], max(columns[1], columns[0] + 1)
-    top, bottom = rows[0], max(rows[1], rows[0] + 1)
-    return _Fit(Rectangle(left, top, right - left, bottom - top), columns[2])
+    rows = (0.0, float(len(votes)), 0.0)
+    for _ in range(3):
+        rows = _best_run(votes[:, _whole(columns)].sum(axis=1, dtype=np.float64))
+        columns = _best_run(votes[_whole(rows)].sum(axis=0, dtype=np.float64))
+    width, height = (max(run[1] - run[0], 1.0) for run in (columns, rows))
+    return _Fit(Rectangle(columns[0], rows[0], width, height), columns[2])
+
+
+def _whole(run: tuple[float, float, float]) -> slice:
+    """The whole pixels of a run, at least one."""
+    first = round(run[0])
+    return slice(first, max(round(run[1]), first + 1))
 
 
 class _Polar:
@@ -222,18 +225,18 @@ class _Polar:
         r = (first + (np.arange(self.radii, dtype=np.float32) + 0.5) * step_r)[:, None].astype(np.float32)
         a = (low + (np.arange(self.angles, dtype=np.float32) + 0.5) * step_a)[None, :].astype(np.float32)
         x, y = np.float32(apex_x) + r * np.sin(a), np.float32(apex_y) + r * np.cos(a)
-        polar = cv2.remap(self.votes, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0) * r * np.float32(step_r * step_a)
+        polar = (
+            cv2.remap(self.votes, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0) * r * np.float32(step_r * step_a)
+        )
         if self.mirrored:
             # Darkness opposite to what moves counts a little against the sector, and no more.
             polar = np.where((polar < 0) & (polar[:, ::-1] > 0), 0.1 * polar, polar)
         across = polar.sum(axis=0, dtype=np.float64)
         sides = _best_run(across)
         depths = (0.0, float(self.radii), 0.0)
-        for _ in range(3):
-            left, right = round(sides[0]), max(round(sides[1]), round(sides[0]) + 1)
-            depths = _best_run(polar[:, left:right].sum(axis=1, dtype=np.float64))
-            top, bottom = round(depths[0]), max(round(depths[1]), round(depths[0]) + 1)
-            sides = _best_run(polar[top:bottom].sum(axis=0, dtype=np.float64))
+        for _ in range(2):
+            depths = _best_run(polar[:, _whole(sides)].sum(axis=1, dtype=np.float64))
+            sides = _best_run(polar[_whole(depths)].sum(axis=0, dtype=np.float64))
         if sides[1] - sides[0] < 2 or depths[1] - depths[0] < 2:
             return None
         sector = AnnulusSector(
@@ -258,20 +261,20 @@ def _best_sector(votes: Floats, inside: NDArray[np.bool_], *, mirrored: bool = F
     coarse = _Polar(small, 56, 64, mirrored=mirrored)
     best: _Fit | None = None
     for above in (-0.05, 0.1, 0.3, 0.6, 1.1):
-        for aside in (-0.5, -0.25, 0.0, 0.25, 0.5) if mirrored else (-0.08, 0.0, 0.08) if above < 1 else (0.0,):
+        for aside in (-0.4, -0.15, 0.0, 0.15, 0.4) if mirrored else (0.0,):
             fit = coarse.best((centre + aside * width) / scale, (top - above * height) / scale)
             if fit is not None and (best is None or fit.votes > best.votes):
                 best = fit
     if best is None:
         return None
-    best = _climb(coarse, best, (0.06 * width / scale, 0.12 * height / scale), 3)
+    best = _climb(coarse, best, (0.08 * width / scale, 0.12 * height / scale), 2)
     sector = best.geometry.scaled(scale, scale)
     assert isinstance(sector, AnnulusSector)
-    fine = _Polar(votes, 128, 128, mirrored=mirrored)
+    fine = _Polar(votes, 96, 96, mirrored=mirrored)
     start = fine.best(sector.apex_x, sector.apex_y, sector)
     if start is None:
         return None
-    return _climb(fine, start, (0.012 * width, 0.03 * height), 3, near=True)
+    return _climb(fine, start, (0.02 * width, 0.04 * height), 3, near=True)
 
 
 def _axis(inside: NDArray[np.bool_], otherwise: float) -> float:
@@ -288,14 +291,19 @@ def _axis(inside: NDArray[np.bool_], otherwise: float) -> float:
 def _climb(polar: _Polar, best: _Fit, steps: tuple[float, float], halvings: int, *, near: bool = False) -> _Fit:
     """Pattern search for the apex (Hooke and Jeeves 1961): try both ways along each axis, halve the steps when nothing is better."""
     step_x, step_y = steps
+    tried: set[tuple[float, float]] = set()
     for _ in range(halvings):
         for _ in range(6):
             before = best
             for right, down in ((step_x, 0.0), (-step_x, 0.0), (0.0, step_y), (0.0, -step_y)):
                 sector = best.geometry
                 assert isinstance(sector, AnnulusSector)
+                apex = sector.apex_x + right, sector.apex_y + down
+                if apex in tried:
+                    continue
+                tried.add(apex)
                 guess = replace(sector, radius_inner=max(0.0, sector.radius_inner + down), radius_outer=sector.radius_outer + down)
-                fit = polar.best(sector.apex_x + right, sector.apex_y + down, guess if near else None)
+                fit = polar.best(*apex, guess if near else None)
                 if fit is not None and fit.votes > best.votes * 1.0002:
                     best = fit
             if best is before:
@@ -362,7 +370,6 @@ def edge_sharpness(geometry: Geometry, evidence: Evidence) -> dict[str, float]:
     medians along the edge. A shadow or an end of penetration fades out over many pixels; a scanner's mask does not. An edge that is the
     picture's own is sharp by definition.
     """
-    height, width = evidence.mean.shape
     offsets = np.array([-10, -8, -6, -3.0, -2.0, 2.0, 3.0, 4.0], np.float32)
     along = np.linspace(0.08, 0.92, 40, dtype=np.float32)
     x, y = [], []
@@ -389,11 +396,6 @@ def edge_sharpness(geometry: Geometry, evidence: Evidence) -> dict[str, float]:
             # The sharper half of the edge decides, if enough of the edge shows anything at all.
             found[edge] = float(np.percentile(share, 60)) * min(1.0, 2.5 * float(np.mean(usable)))
     return found
-
-
-EDGES = ("left", "right", "near", "far")
-SKEW_DEG = 8.0
-FAINT = 0.15
 
 
 def _edge_points(geometry: Geometry, edge: str, along: Floats) -> tuple[Floats, Floats, Floats, Floats]:
@@ -441,7 +443,10 @@ def measures_of(fit: _Fit, inside: NDArray[np.bool_]) -> dict[str, float]:
     """What speaks for a fit: overlap with the convex hull of what moves, share of itself that moves, share of what moves that it holds."""
     height, width = inside.shape
     shape = fit.geometry.mask(height, width)
-    points = np.argwhere(inside)[:, ::-1].astype(np.int32)
+    # The ends of each row have the same convex hull as all its pixels.
+    rows = np.flatnonzero(inside.any(axis=1))
+    first, last = inside[rows].argmax(axis=1), width - 1 - inside[rows, ::-1].argmax(axis=1)
+    points = np.concatenate([np.stack([first, rows], axis=1), np.stack([last, rows], axis=1)]).astype(np.int32)
     hull = np.zeros((height, width), np.uint8)
     cv2.fillConvexPoly(hull, cv2.convexHull(points), 1)
     both = int(np.count_nonzero(shape & (hull > 0)))

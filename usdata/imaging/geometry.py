@@ -163,15 +163,17 @@ def geometry_from(parameters: Mapping[str, Any] | str) -> Geometry:
     kind = values.pop("kind", None)
     try:
         if kind == Rectangle.kind:
-            made: Geometry = Rectangle(**{key: float(value) for key, value in values.items()})
-            empty = made.width <= 0 or made.height <= 0
+            box = Rectangle(**{key: float(value) for key, value in values.items()})
+            made: Geometry = box
+            empty = box.width <= 0 or box.height <= 0
         elif kind == AnnulusSector.kind:
             clip = values.pop("clip", None)
-            made = AnnulusSector(
+            sector = AnnulusSector(
                 **{key: float(value) for key, value in values.items()},
                 clip=None if clip is None else Rectangle(**{key: float(value) for key, value in clip.items() if key != "kind"}),
             )
-            empty = not (0 <= made.radius_inner < made.radius_outer and -90 <= made.angle_left_deg < made.angle_right_deg <= 90)
+            made = sector
+            empty = not (0 <= sector.radius_inner < sector.radius_outer and -90 <= sector.angle_left_deg < sector.angle_right_deg <= 90)
         else:
             raise ValueError(f"no kind of field of view: {kind!r} (rectangle or annulus_sector)")
     except TypeError as error:

@@ -22,7 +22,6 @@ from usdata.errors import ReadError, UserError
 from usdata.layouts import RawFiles
 from usdata.readers import open_clip
 from usdata.readers.archives import as_file, size_of
-from usdata.readers.base import Frame
 from usdata.readers.identify import ARCHIVE_KINDS, STILL_KINDS
 from usdata.readers.naming import find_sequences
 from usdata.readers.stills import sizes_in_sequence
@@ -201,7 +200,7 @@ def _look(task: _Task) -> dict[str, Any]:
         return {"status": NO_SEQUENCE}
     if not task.headers_only:
         sampling = SamplingRule(rule="rate", hz=3.0)
-        result = look_through(task.raw, sampling=sampling, read=task.read, hygiene=Hygiene(), scratch=task.scratch, store=_store_nothing)
+        result = look_through(task.raw, sampling=sampling, read=task.read, hygiene=Hygiene(), scratch=task.scratch)
         result["kept"] = len(result["kept"])
         del result["excluded"]
         return result
@@ -219,10 +218,6 @@ def _of_one_size(pattern: Path) -> bool:
             return len(sizes_in_sequence(images)) < 2
     except (ReadError, OSError):  # reading it will give the reason
         return True
-
-
-def _store_nothing(frame: Frame) -> dict[str, Any]:
-    return {}
 
 
 def _row(task: _Task, result: dict[str, Any]) -> ScannedFile:
