@@ -250,6 +250,33 @@ def build(
 
 @app.command()
 @one_line_errors
+def view(
+    target: Annotated[Path, typer.Argument(metavar="SET|CLIP", help="Data set folder, or a raw clip.")],
+    out: Annotated[Path | None, typer.Option(help="PNG to write; NAME-view.png in this folder by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw contact sheets with the field of view: of a set one frame a clip, of a clip some of its frames.
+
+    \b
+    usdata view demo/set
+    usdata view demo/raw/clips/clip_000.mp4 --out clip.png
+    """
+    from usdata.viewing import view as viewing
+
+    drawn = viewing(target, out=out)
+    if as_json:
+        _print_json(vars(drawn))
+        return
+    if drawn.said:
+        print(safe_text(drawn.said))
+    elif drawn.unsure:
+        print(f"{drawn.unsure:,} of {drawn.tiles:,} clips have no field of view")
+    for page in drawn.pages:
+        print(page)
+
+
+@app.command()
+@one_line_errors
 def export(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     to: Annotated[str, typer.Option(metavar="folders", help="folders: one folder of frames a clip, as US-4 is published.")],

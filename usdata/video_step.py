@@ -296,7 +296,7 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Fram
             "fov_stored_geometry": geometry_json(framing.stored_geometry),
             **dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box_of(geometry, info.height, info.width), strict=True)),
         }
-        found = overlays_inside(collector, geometry)
+        found = overlays_inside(collector, geometry, wary=seeing.release)
         columns |= {"overlays": list(found.words), "overlay_share": found.share}
         if seeing.release and found.words and seeing.override is None:
             columns |= {"review": "needed", "review_reason": f"{' and '.join(found.words)} inside the field of view"}

@@ -2,7 +2,7 @@
 
 In the darkest value that a pixel takes over a clip, speckle is gone and burned-in ink is left. Ink that crosses the field of view's edge is
 found by its part outside, where the background is even, as well as by its part inside. Nothing is painted over: words, a share and a mask
-come out. Thresholds are low on purpose, since a release asks whether there may be a name.
+come out. A release asks whether there may be a name, and is told of more (`wary`): bright structures that hardly move are held back too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ FEWEST_FRAMES = 3
 STROKE = 15  # pixels: side of what may surround a stroke
 
 
+LEAST_CHANGE = 8  # gray levels
+STILL_SHARE = 0.15  # of what tissue typically changes
+LEAST_STROKE = 5  # pixels
+
+
 @dataclass(frozen=True)
 class Overlays:
     """What was found.
@@ -39,12 +44,13 @@ class Overlays:
     mask: NDArray[np.bool_]
 
 
-def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlays:
+def overlays_inside(collector: EvidenceCollector, geometry: Geometry, *, wary: bool = False) -> Overlays:
     """Graphics in a field of view, or across its edge.
 
     Args:
         collector: That saw the clip.
         geometry: The field of view in source pixels.
+        wary: Rather too much than too little: for a release, where a bright reflector that hardly moves is worth a second look.
     """
     darkest, brightest = collector.darkest, collector.brightest
     if darkest is None or brightest is None:
@@ -61,7 +67,11 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     low = np.ascontiguousarray(darkest[part])
     change = cv2.subtract(brightest[part], low)
     stroke = cv2.morphologyEx(low, cv2.MORPH_TOPHAT, np.ones((STROKE, STROKE), np.uint8))
-    ink = ((stroke > INK_CONTRAST) & (change < INK_CHANGE)).astype(np.uint8)
+    # How much tissue changes here says what stands still: ink changes by the codec alone.
+    typical = float(np.median(change[inside > 0])) if inside.any() else 0.0
+    bound = INK_CHANGE if wary else min(INK_CHANGE, max(LEAST_CHANGE, STILL_SHARE * typical))
+    ink = ((stroke > INK_CONTRAST) & (change < bound)).astype(np.uint8)
+    ink = ink if wary else _without_specks(ink)
     # Letters of a line are joined: as far as they stand apart, which grows with the picture.
     reach = max(9, min(height, width) // 40) | 1
     lines = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((5, reach), np.uint8))
@@ -83,3 +93,10 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     words = {"text" if in_line[line] >= LEAST_LETTERS else "graphics" for line in chosen}
     covered = int(np.count_nonzero(mask[part] & (inside > 0)))
     return Overlays(tuple(sorted(words)), round(covered / max(int(inside.sum()), 1), 6), mask)
+
+
+def _without_specks(ink: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    _, labels, boxes, _ = cv2.connectedComponentsWithStats(ink, connectivity=8)
+    large = boxes[:, cv2.CC_STAT_AREA] >= LEAST_STROKE
+    large[0] = False
+    return np.asarray(large[labels], np.uint8)
