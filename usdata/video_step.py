@@ -82,7 +82,6 @@ class Seeing:
         hold: A clip without a field of view, or (release) with text inside it, is held back for review.
         release: See the recipe's key.
         override: Geometry as JSON that a person gave.
-        consensus: Geometry as JSON that clips like this one agree on.
         crop: As in the recipe's `image`.
         max_side: As in the recipe's `image`.
     """
@@ -91,7 +90,6 @@ class Seeing:
     hold: bool = False
     release: bool = False
     override: str | None = None
-    consensus: str | None = None
     crop: Crop = "none"
     max_side: int | None = None
 
@@ -276,9 +274,9 @@ def _looked_through(
 def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Framing, dict[str, Any]]:
     """How the clip's frames are stored, and the columns of videos.parquet that tell of its field of view."""
     info = clip.info
-    override, consensus = (None if text is None else geometry_from(text) for text in (seeing.override, seeing.consensus))
+    override = None if seeing.override is None else geometry_from(seeing.override)
     evidence = collector.evidence
-    decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
+    decision = decide(evidence, info.regions, accept=seeing.accept, override=override)
     geometry = decision.geometry
     framing = Framing(info.height, info.width, geometry, seeing.crop, seeing.max_side)
     columns: dict[str, Any] = {

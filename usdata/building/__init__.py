@@ -248,16 +248,13 @@ def _run_steps(
     return results, reused
 
 
-def _task(
-    row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path, consensus: str | None = None
-) -> VideoTask:
+def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:
     override = recipe.field_of_view.overrides.get(row.video_id)
     seeing = Seeing(
         accept=recipe.field_of_view.accept,
         hold=recipe.field_of_view.unsure == "hold",
         release=recipe.release,
         override=None if override is None else canonical_json(override),
-        consensus=consensus,
         crop=recipe.image.crop,
         max_side=recipe.image.max_side,
     )

@@ -3,8 +3,7 @@
 1. override: a person gave it in the recipe;
 2. dicom_region: the file describes one region of tissue; inside it the estimate gives the sector, else the region is the rectangle;
 3. estimate: from what moves, at or above the accepted confidence;
-4. consensus: clips of the same device and picture size agree on one, and what moves here lies inside it;
-5. none: a person must look.
+4. none: a person must look.
 
 Guarantees: a doubt is told in words and never hidden: `why` is empty only where the answer was accepted.
 """
@@ -17,12 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from usdata.imaging.evidence import Evidence
-from usdata.imaging.field_of_view import estimate, tissue_mask
+from usdata.imaging.field_of_view import estimate
 from usdata.imaging.geometry import Geometry, Rectangle
 from usdata.readers.base import Region
 
 LEAST_SIDE = 24  # working pixels: below it there is nothing to see
-CONSENSUS_HOLDS = 0.97  # share of what moves that must lie inside a consensus
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Decision:
 
     Attributes:
         geometry: In source pixels; None where none was accepted.
-        origin: override, dicom_region, estimate, consensus or none.
+        origin: override, dicom_region, estimate or none.
         confidence: Of the estimate, where one was made.
         views: Pictures side by side; None = unknown.
         why: What a person must look at; empty where the answer was accepted.
@@ -52,7 +50,6 @@ def decide(
     *,
     accept: float,
     override: Geometry | None = None,
-    consensus: Geometry | None = None,
 ) -> Decision:
     """The field of view of one clip.
 
@@ -61,7 +58,6 @@ def decide(
         regions: What the file describes.
         accept: Least confidence of an estimate that is taken.
         override: What a person gave.
-        consensus: What clips of the same device and size agree on.
     """
     if override is not None:
         return Decision(override, "override", None, 1)
@@ -76,8 +72,6 @@ def decide(
     found = estimate(evidence)
     if found.geometry is not None and found.confidence >= accept:
         return Decision(found.geometry, "estimate", found.confidence, found.views)
-    if consensus is not None and _holds(consensus, evidence):
-        return Decision(consensus, "consensus", found.confidence, found.views)
     return Decision(None, "none", found.confidence, found.views, found.why or "not sure enough", found.geometry)
 
 
@@ -119,11 +113,3 @@ def _cut(evidence: Evidence, left: int, top: int, right: int, bottom: int) -> Ev
         mean=np.ascontiguousarray(evidence.mean[place]),
         chroma=None if evidence.chroma is None else np.ascontiguousarray(evidence.chroma[place]),
     )
-
-
-def _holds(geometry: Geometry, evidence: Evidence) -> bool:
-    """What looks like tissue lies inside a shape, and fills a fair part of it."""
-    tissue, _ = tissue_mask(evidence)
-    shape = geometry.scaled(1 / evidence.factor, 1 / evidence.factor).mask(*tissue.shape)
-    seen, inside = int(np.count_nonzero(tissue)), int(np.count_nonzero(tissue & shape))
-    return seen > 0 and inside >= CONSENSUS_HOLDS * seen and inside >= 0.2 * int(np.count_nonzero(shape))
