@@ -177,7 +177,7 @@ class FieldOfView(_Section):
     """How the ultrasound is found in the picture; see docs/guide/field-of-view.md."""
 
     accept: float = Field(default=0.85, gt=0, le=1)
-    """Least confidence of an estimate that is taken without a person. At the default, 98.9 % of the accepted of 300 made clips had IoU >= .90."""
+    """Least confidence of an estimate that is taken without a person; docs/guide/field-of-view.md has what it was measured to mean."""
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """video_id to a geometry that a person gives, in source pixels: {kind: rectangle, x, y, width, height} or {kind: annulus_sector,
     apex_x, apex_y, radius_inner, radius_outer, angle_left_deg, angle_right_deg}."""
