@@ -22,7 +22,7 @@ import numpy as np
 
 from usdata.engines import Failure, default_workers, run_local
 from usdata.errors import ReadError
-from usdata.privacy import SECRET_FILE_VARIABLE, SECRET_VARIABLE
+from usdata.privacy.pseudonyms import SECRET_FILE_VARIABLE, SECRET_VARIABLE
 from usdata.readers import BACKENDS, backends, open_clip
 
 TEST_FRAMES = 5

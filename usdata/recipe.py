@@ -106,13 +106,21 @@ class Source(_Section):
     names: Literal["path", "stem"] = "path"
     """A clip's name: its whole path below the root, or the file's stem alone (then stems must not repeat)."""
     patient_ids: Literal["pseudonym", "public"] = "pseudonym"
-    """pseudonym: ids are replaced by keyed hashes and need a secret; public: they are a published set's own and stay."""
+    """pseudonym: ids, of the table and of DICOM headers, are replaced by keyed hashes and need a secret; public: they are a published set's
+    own and stay."""
+    paths: Literal["keep", "pseudonym"] | None = None
+    """How paths below RAW and clips' names leave: as they are, and refused where they hold an identifier that was met; or replaced by keyed
+    hashes. Null: keep, but pseudonym for private ids in a release."""
     sampling: SamplingRule = SamplingRule(rule="rate", hz=3.0)
     """Which of a clip's unique frames are kept."""
     exclude: list[ExcludeRule] = Field(default_factory=list)
     """Clips to leave out, each with a reason."""
     expected: Expected = Expected()
     """What a whole copy gives; a build says where it finds otherwise."""
+
+    def hides_paths(self, *, release: bool) -> bool:
+        """Whether paths leave as pseudonyms."""
+        return self.paths == "pseudonym" or (self.paths is None and release and self.patient_ids == "pseudonym")
 
     @model_validator(mode="before")
     @classmethod
@@ -169,6 +177,8 @@ class Hygiene(_Section):
     """A frame with a smaller mean gray level is blank."""
     blank_std: float = Field(default=2.0, ge=0)
     """A frame with a smaller standard deviation is blank."""
+    repeated: Literal["one_period", "all"] = "one_period"
+    """Of a clip that is a loop or a palindrome, frames of one period alone can be kept, or of all of it."""
     keep_damaged: bool = False
     """Keep frames that the decoder could only conceal (it lost data, and no clean key frame has come since)."""
 

@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -31,7 +31,8 @@ from usdata.imaging.decision import decide
 from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.framing import Crop, Framing
 from usdata.imaging.geometry import box_of, geometry_from, geometry_json, polygon_json
-from usdata.imaging.overlays import overlays_inside
+from usdata.imaging.overlays import RELEASE_MARGIN, overlays_inside
+from usdata.imaging.repetition import Repetition, RepetitionCollector
 from usdata.readers import open_clip
 from usdata.readers.archives import open_raw
 from usdata.readers.base import Clip, Frame
@@ -41,7 +42,7 @@ from usdata.sampling import Sampler, SamplingRule, choose
 LIT_GRAY_LEVEL = 4
 SATURATED_GRAY_LEVEL = 250
 SHORT_CLIP_FRAMES = 8
-FROZEN_SHARE = 0.95
+BLANK_SHARE = 0.95
 NEAR_REPEATS_SHARE = 0.3
 REDUCED_SIDE = 64
 
@@ -56,6 +57,8 @@ class VideoTask:
         images_path: The same, relative to the data set.
         journal: The file that records the finished step.
         bytes: Size of the raw clip: long ones are started first.
+        members: The files that it is made of, relative to the raw folder.
+        shown: What is written in place of their names; None: their names.
         key: Digest of the raw bytes' identity and of every setting below: a journal of the same key need not be done again.
     """
 
@@ -71,6 +74,8 @@ class VideoTask:
     hygiene: Hygiene
     image: Image
     seeing: Seeing
+    members: tuple[str, ...] = ()
+    shown: str | None = None
 
 
 @dataclass(frozen=True)
@@ -102,15 +107,12 @@ class _Look:
         reason: Why it cannot be kept; null = unique.
         repeats: frame_index of the last unique frame, which a near-repeat repeats.
         difference: To that frame.
-        still: It hardly differs from the usable frame just before it. (A still scene drifts away from its last unique frame by the codec's
-            refinements alone, so frozen clips are told by this and not by their repeats.)
     """
 
     frame: Frame
     reason: str | None = None
     repeats: int | None = None
     difference: float | None = None
-    still: bool = False
 
 
 def raw_digest(raw: Path, path: str, members: Sequence[str]) -> tuple[str, int]:
@@ -146,6 +148,7 @@ def process_video(task: VideoTask) -> dict[str, Any]:
         result = look_through(
             task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, seeing=task.seeing, scratch=scratch, store=store
         )
+        _hide_names(result, task)
         kept = {Path(row["path"]).name for row in result["kept"]}
         for path in staging.iterdir():
             if path.name not in kept:
@@ -163,6 +166,21 @@ def process_video(task: VideoTask) -> dict[str, Any]:
     result["key"] = task.key
     write_text(task.journal, canonical_json(result))
     return result
+
+
+def _hide_names(result: dict[str, Any], task: VideoTask) -> None:
+    """Readers' sentences name files: where paths must not leave, neither may these."""
+    if task.shown is None:
+        return
+    names = sorted({part for member in (*task.members, task.raw.name) for part in Path(member).parts}, key=lambda name: (-len(name), name))
+
+    def hidden(text: str | None) -> str | None:
+        for name in names:
+            text = None if text is None else text.replace(name, str(task.shown))
+        return text
+
+    result["reason"] = hidden(result["reason"])
+    result["video"]["notes"] = [hidden(note) for note in result["video"]["notes"]]
 
 
 def look_through(
@@ -217,8 +235,9 @@ def _looked_through(
     kept: list[dict[str, Any]] = []
     excluded: list[dict[str, Any]] = []
     times: list[Fraction | None] = []
-    colours, evidence = ColourKind(), EvidenceCollector()
-    unique = still = candidates = 0
+    colours, evidence, repetition = ColourKind(), EvidenceCollector(), RepetitionCollector()
+    played: list[int] = []  # index of each frame that `repetition` has seen
+    unique = candidates = 0
     wanted_of_count = _wanted_of_count(open_raw_clip, sampling, hygiene)
     with open_raw_clip() as clip:
         info = clip.info
@@ -229,9 +248,11 @@ def _looked_through(
             first = frame.pts if first is None else first
             time = None if frame.pts is None or info.time_base is None or first is None else (frame.pts - first) * info.time_base
             times.append(time)
-            still += look.still
             row: dict[str, Any] = {"frame_index": frame.index, "pts": frame.pts, "time_s": None if time is None else float(time)}
             unique += look.reason is None
+            if look.reason not in ("invalid", "damaged"):
+                repetition.offer(frame.pixels)
+                played.append(frame.index)
             if look.reason is None and seeing is not None:
                 evidence.offer(frame.pixels, clip.picture)
             wanted = False
@@ -249,8 +270,9 @@ def _looked_through(
     if not times:
         said = f" ({clip.first_error})" if clip.first_error else ""
         raise ReadError(raw, f"no frame of it decodes{said}", "check the file with another player, or remove it")
-    video = _facts(clip, times, unique) | {"colour_kind": colours.word}
-    video["flags"] = _flags(clip, video, Counter(row["reason"] for row in excluded), still)
+    repeated = repetition.found()
+    video = _facts(clip, times, unique) | {"colour_kind": colours.word, "period_frames": repeated.period}
+    video["flags"] = _flags(clip, video, Counter(row["reason"] for row in excluded), repeated)
     reason = None if kept else "every frame that decodes is blank, damaged or invalid"
     if kept and read.truncated == "exclude" and "truncated" in video["flags"]:
         declared = "" if info.frames_declared is None else f" of {info.frames_declared} declared"
@@ -263,11 +285,19 @@ def _looked_through(
             video["flags"] = sorted([*video["flags"], "dual_view"])
         if kept and reason is None and seeing.hold and seen["review"] == "needed":
             reason = f"held back for review: {seen['review_reason']}"
+    again = _played_again(repeated, played) if hygiene.repeated == "one_period" else frozenset()
     if reason is not None:
         excluded += [row | _WITH_ITS_CLIP for row in kept]
         kept = []
-    elif store is not None:
-        kept = [row | store(row["frame_index"], pixels, framing) for row, pixels in zip(kept, held, strict=True)]
+    else:
+        excluded = [row | {"reason": "repeats_period"} if _is_again(row, again) else row for row in excluded]
+        excluded += [row | _REPEATS_PERIOD for row in kept if row["frame_index"] in again]
+        pictures = zip(kept, held, strict=True) if store is not None else ((row, None) for row in kept)
+        kept = [
+            row if store is None or pixels is None else row | store(row["frame_index"], pixels, framing)
+            for row, pixels in pictures
+            if row["frame_index"] not in again
+        ]
     return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
 
 
@@ -278,7 +308,7 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Fram
     evidence = collector.evidence
     decision = decide(evidence, info.regions, accept=seeing.accept, override=override)
     geometry = decision.geometry
-    framing = Framing(info.height, info.width, geometry, seeing.crop, seeing.max_side)
+    framing = Framing(info.height, info.width, geometry, seeing.crop, seeing.max_side, RELEASE_MARGIN if seeing.release else 0)
     columns: dict[str, Any] = {
         "fov_origin": decision.origin,
         "fov_confidence": decision.confidence,
@@ -294,7 +324,7 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Fram
             "fov_stored_geometry": geometry_json(framing.stored_geometry),
             **dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box_of(geometry, info.height, info.width), strict=True)),
         }
-        found = overlays_inside(collector, geometry, wary=seeing.release)
+        found = overlays_inside(collector, geometry)
         columns |= {"overlays": list(found.words), "overlay_share": found.share}
         if seeing.release and found.words and seeing.override is None:
             columns |= {"review": "needed", "review_reason": f"{' and '.join(found.words)} inside the field of view"}
@@ -302,6 +332,18 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Fram
 
 
 _WITH_ITS_CLIP = {"reason": "clip_excluded", "duplicate_of": None, "difference": None}
+_REPEATS_PERIOD = {"reason": "repeats_period", "duplicate_of": None, "difference": None}
+
+
+def _played_again(repeated: Repetition, played: Sequence[int]) -> frozenset[int]:
+    """The indices of frames that a loop or a palindrome shows once more."""
+    if repeated.unique_until is None:
+        return frozenset()
+    return frozenset(played[repeated.unique_until : repeated.repeated_until])
+
+
+def _is_again(row: Mapping[str, Any], again: frozenset[int]) -> bool:
+    return row["reason"] == "not_sampled" and row["frame_index"] in again
 
 
 def first_facts(clip: Clip) -> dict[str, Any]:
@@ -362,16 +404,25 @@ def _wanted_of_count(
     """
     if sampling.rule != "count":
         return None
+    candidates: list[int] = []
+    played: list[int] = []
+    repetition = RepetitionCollector()
     with open_raw_clip() as clip:
-        total = sum(_is_candidate(look, sampling) for look in look_at(clip, hygiene))
-    chosen = frozenset(choose(sampling, [None] * total))
+        for look in look_at(clip, hygiene):
+            if look.reason not in ("invalid", "damaged"):
+                repetition.offer(look.frame.pixels)
+                played.append(look.frame.index)
+            if _is_candidate(look, sampling):
+                candidates.append(look.frame.index)
+    again = _played_again(repetition.found(), played) if hygiene.repeated == "one_period" else frozenset()
+    once = [position for position, index in enumerate(candidates) if index not in again]
+    chosen = frozenset(once[place] for place in choose(sampling, [None] * len(once)))
     return lambda position, time, picture: position in chosen
 
 
 def look_at(clip: Clip, hygiene: Hygiene) -> Iterator[_Look]:
     """Every frame that decodes, judged invalid, damaged, blank, near_repeat (of the last unique frame) or unique."""
     last: Frame | None = None
-    before: Frame | None = None
     for frame in clip.frames():
         if frame.invalid:
             yield _Look(frame, "invalid")
@@ -382,19 +433,12 @@ def look_at(clip: Clip, hygiene: Hygiene) -> Iterator[_Look]:
         if is_blank(frame.pixels, hygiene):
             yield _Look(frame, "blank")
             continue
-        if last is None or before is None:
-            last = before = frame
-            yield _Look(frame)
-            continue
-        difference = difference_below(hygiene.near_repeat_difference, last.pixels, frame.pixels)
-        change = difference if last is before else difference_below(hygiene.near_repeat_difference, before.pixels, frame.pixels)
-        still = change is not None
-        before = frame
-        if difference is not None:
-            yield _Look(frame, "near_repeat", last.index, difference, still)
+        difference = None if last is None else difference_below(hygiene.near_repeat_difference, last.pixels, frame.pixels)
+        if last is not None and difference is not None:
+            yield _Look(frame, "near_repeat", last.index, difference)
         else:
             last = frame
-            yield _Look(frame, still=still)
+            yield _Look(frame)
 
 
 def is_blank(pixels: NDArray[np.uint8], hygiene: Hygiene) -> bool:
@@ -507,22 +551,24 @@ def _rates(times: list[Fraction | None], unique: int) -> dict[str, float | None]
     return {"fps": float(1 / interval), "fps_effective": float(unique / duration), "duration_s": float(duration)}
 
 
-def _flags(clip: Clip, video: dict[str, Any], reasons: Counter[str], still: int) -> list[str]:
+def _flags(clip: Clip, video: dict[str, Any], reasons: Counter[str], repeated: Repetition) -> list[str]:
     decoded, unique = video["frames_decoded"], video["frames_unique"]
     repeats = reasons["near_repeat"]
     usable = unique + repeats
     flags = {
+        "blank": decoded > 1 and reasons["blank"] >= BLANK_SHARE * decoded,
         "blank_frames": reasons["blank"] > 0,
         "damaged_frames": reasons["damaged"] > 0,
         "decode_errors": video["decode_errors"] > 0,
-        "frozen": usable >= SHORT_CLIP_FRAMES and still >= FROZEN_SHARE * (usable - 1),
         "invalid_frames": reasons["invalid"] > 0,
         "missing_frames": bool(clip.missing_indices),
         "near_repeats": usable > 1 and repeats > NEAR_REPEATS_SHARE * usable,
         "short": decoded > 1 and unique < SHORT_CLIP_FRAMES,
         "truncated": clip.cut_short,
     }
-    return [name for name, holds in flags.items() if holds]
+    # What is black in all frames stands still too, which says nothing more.
+    told = () if flags["blank"] else repeated.flags
+    return sorted([*(name for name, holds in flags.items() if holds), *told])
 
 
 def _no_facts() -> dict[str, Any]:

@@ -273,7 +273,7 @@ def test_a_frozen_clip_is_flagged_although_its_codec_drifts(tmp_path: Path) -> N
     flags = manifest.open_dataset(tmp_path / "set").videos.set_index("path")["flags"].map(list).to_dict()
     assert "frozen" in flags["frozen.mkv"]
     assert flags["moving.mkv"] == []
-    assert flags["doubled.mkv"] == ["near_repeats"]
+    assert flags["doubled.mkv"] == ["near_repeats", "upconverted"]
 
 
 def one_clip(folder: Path, name: str = "clip.mkv", seed: int = 1) -> Path:

@@ -41,7 +41,7 @@ from usdata.console import progress, say
 from usdata.engines import Failure, Runner, runner
 from usdata.errors import ReadError, Stopped, UserError
 from usdata.files import canonical_json, sha256_text
-from usdata.layouts import RawVideo, list_videos
+from usdata.layouts import RawVideo, list_videos, listed
 from usdata.readers.archives import size_of
 from usdata.recipe import Recipe, Source
 from usdata.recipe_files import load_recipe
@@ -49,7 +49,7 @@ from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import Seeing, VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 7  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 8  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -161,22 +161,24 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     refuse_nested(raw, out)
     recover(out)
     refuse_occupied(out)
-    rows = list_videos(recipe, raw)
-    hashes, rows = _hash_raw(rows, raw)
-    input_key = sha256_text(canonical_json([recipe.digest, STEP_VERSION, decoder_versions()]))
+    listing = listed(recipe, raw)
+    hashes, rows = _hash_raw(listing.rows, raw)
+    # Another secret makes other pseudonyms.
+    input_key = sha256_text(canonical_json([recipe.digest, STEP_VERSION, decoder_versions(), listing.private.mark]))
     input_digest = sha256_text(canonical_json([input_key, sorted(hashes.items())]))
+    shown = {row.public_path: hashes[row.path] for row in rows if row.path in hashes}
     found = existing(out)
     same = found is not None and found.get("input_digest") == input_digest
     if found is not None and same and is_whole(out, found):
         return _result(out, recipe, found, [], unchanged=True, reused=0, seconds=time.monotonic() - start)
-    if out.exists() and any(out.iterdir()) and not overwrite and not (found and adds_only(found, out, input_key, hashes)):
+    if out.exists() and any(out.iterdir()) and not overwrite and not (found and adds_only(found, out, input_key, shown)):
         other = "holds a data set of another recipe, other raw files or other decoders"
         raise UserError(out, "holds this data set, but files of it are missing or changed" if same else other, OVERWRITE)
 
     staging = out.parent / f".{out.name}.building"
     with locked(staging):
         results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
-        about, notes = write_tables(rows, results, hashes, recipe, staging, input_key, input_digest)
+        about, notes = write_tables(rows, results, hashes, recipe, staging, input_key, input_digest, listing.private.identifiers)
         remove_strays(staging, rows, results)
         os.sync()  # before the rename says that everything is there
         put_in_place(staging, out)
@@ -258,15 +260,18 @@ def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recip
         crop=recipe.image.crop,
         max_side=recipe.image.max_side,
     )
+    content_key = [STEP_VERSION, decoder_versions(), row.video_id, row.public_path, content[0]]
     settings = [section.model_dump(mode="json") for section in (source.sampling, recipe.read, recipe.hygiene)]
     return VideoTask(
         video_id=row.video_id,
         raw=raw / row.path,
+        shown=row.shown,
+        members=row.members,
         bytes=content[1],
         images=staging / "images" / row.video_id,
         images_path=f"images/{row.video_id}",
         journal=staging / STEPS / journal_name(row.video_id),
-        key=sha256_text(canonical_json([STEP_VERSION, decoder_versions(), row.video_id, row.path, content[0], settings, asdict(seeing)])),
+        key=sha256_text(canonical_json([*content_key, settings, asdict(seeing)])),
         sampling=source.sampling,
         read=recipe.read,
         hygiene=recipe.hygiene,

@@ -14,6 +14,8 @@ from usdata import manifest
 from usdata.duplicates.exact import exact_duplicates
 from usdata.errors import UserError
 from usdata.layouts import RawVideo, assign_groups
+from usdata.privacy.identifiers import Identifiers
+from usdata.privacy.statement import statement
 from usdata.recipe import Recipe
 from usdata.splits import fold_of_groups, label_counts, split_of_groups
 
@@ -40,9 +42,11 @@ def write_tables(
     folder: Path,
     input_key: str,
     input_digest: str,
+    identifiers: Identifiers,
 ) -> tuple[dict[str, Any], list[str]]:
     """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes."""
     videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) for row in rows]
+    _clear(videos, identifiers)
     facts = {video["video_id"]: video for video in videos}
     frames = [
         {**frame, "frame_id": f"{video_id}/{frame['frame_index']}", "video_id": video_id}
@@ -85,6 +89,7 @@ def write_tables(
         "input_digest": input_digest,
         "classes": classes,
         "counts": {"found": len(videos), **{status: statuses[status] for status in manifest.STATUSES}, "frames": len(frames)},
+        "privacy": statement(recipe),
         "licences": dict(sorted(Counter(video["licence"] or "unknown" for video in videos if video["status"] == "ok").items())),
         "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
     }
@@ -111,19 +116,39 @@ def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | 
         "video_id": row.video_id,
         "source": row.source,
         "patient_id": row.patient_id,
-        "path": row.path,
+        "path": row.public_path,
         "sha256": raw[0] if raw else None,
         "bytes": raw[1] if raw else 0,
         **{key: row.facts.get(key) for key in ("organ", "probe", "view", "label", "licence")},
+        "probe": row.facts.get("probe") or row.told.get("probe"),
         **told,
         "labels": list(row.labels),
         **dict.fromkeys(_NOT_DETERMINED),
+        "patient_sex": row.told.get("patient_sex"),
+        "patient_age": row.told.get("patient_age"),
+        "study_year": int(row.told["study_year"]) if "study_year" in row.told else None,
+        "depth_mm": float(row.told["depth_mm"]) if "depth_mm" in row.told else None,
         "overlays": [],
         **facts,
         "status": result["status"],
         "reason": result["reason"],
         "frames_kept": len(result["kept"]),
     }
+
+
+def _clear(videos: list[dict[str, Any]], identifiers: Identifiers) -> None:
+    """The last look at what a file brought: a device that holds an identifier is left out, a sentence that does stops the build."""
+    if not identifiers:
+        return
+    for video in videos:
+        for column in ("manufacturer", "device"):
+            if video[column] is not None and identifiers.in_text(video[column]):
+                video[column] = None
+                video["notes"] = [*video["notes"], f"{column}: held an identifier, left out"]
+        for text in (video["reason"], video["review_reason"], *video["notes"]):
+            if text is not None and identifiers.in_text(text):
+                advice = "set 'paths: pseudonym' for the source, or leave the clip out"
+                raise UserError(video["path"], "what is told of this clip holds a private id of a table or header", advice)
 
 
 # Columns that are null unless the per-video step, the file's header or a review says otherwise.

@@ -25,6 +25,8 @@ class Framing:
         geometry: The field of view in source pixels; None where there is none: then nothing is cropped.
         crop: none: the whole picture; box: the field of view's box; mask: that, with everything outside the shape black.
         max_side: Longest side of a stored picture; None keeps the size.
+        margin: Source pixels along the field of view's edge that a mask makes black too: the edge is known to about one, and what a name
+            beside it leaves there must not leave.
     """
 
     height: int
@@ -32,6 +34,7 @@ class Framing:
     geometry: Geometry | None
     crop: Crop
     max_side: int | None
+    margin: int = 0
 
     @cached_property
     def box(self) -> tuple[int, int, int, int]:
@@ -75,7 +78,11 @@ class Framing:
         if self.geometry is None or self.crop != "mask":
             return None
         x, y, width, height = self.box
-        return self.geometry.mask(self.height, self.width)[y : y + height, x : x + width].astype(np.uint8)
+        mask = self.geometry.mask(self.height, self.width).astype(np.uint8)
+        if self.margin:
+            # Beyond the picture's own edge there is no name.
+            mask = np.asarray(cv2.erode(mask, np.ones((2 * self.margin + 1,) * 2, np.uint8), borderValue=1), np.uint8)
+        return mask[y : y + height, x : x + width]
 
     def stored(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A frame (H, W) uint8 as it is stored."""

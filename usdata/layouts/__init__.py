@@ -8,21 +8,40 @@ excluded or failed with its reason.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from usdata.duplicates.groups import group_ids
 from usdata.errors import RecipeError, UserError
 from usdata.layouts.files import from_files
 from usdata.layouts.raw_files import RawFiles
-from usdata.layouts.rows import PrivateIds, RawVideo, is_aside, named_apart, refuse_private, safe_name
+from usdata.layouts.rows import PrivateIds, RawVideo, is_aside, named_apart, refuse_private, safe_name, with_header, with_hidden_path
 from usdata.layouts.tables import from_table
 from usdata.recipe import Recipe
 
-__all__ = ["RawFiles", "RawVideo", "assign_groups", "list_videos"]
+__all__ = ["Listing", "PrivateIds", "RawFiles", "RawVideo", "assign_groups", "list_videos", "listed"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies under RAW.
+
+    Attributes:
+        rows: Every file or clip, sorted by source and video_id.
+        private: The identifiers that were met on the way.
+    """
+
+    rows: list[RawVideo]
+    private: PrivateIds
 
 
 def list_videos(recipe: Recipe, raw: Path) -> list[RawVideo]:
-    """Every file or clip under RAW, sorted by video_id.
+    """Every file or clip under RAW, sorted by source and video_id; see `listed`."""
+    return listed(recipe, raw).rows
+
+
+def listed(recipe: Recipe, raw: Path) -> Listing:
+    """Every file or clip under RAW, and whose they are.
 
     Raises:
         UserError: RAW is missing or empty, a table is missing or lacks a column, a label is not in the label map, two clips would have one
@@ -67,9 +86,16 @@ def list_videos(recipe: Recipe, raw: Path) -> list[RawVideo]:
         status = "failed" if path in kinds.unreadable else "excluded"
         members = (path,) if path in known else ()
         strays.append(RawVideo(source_name, path, safe_name(path), members=members, status=status, reason=reason))
+    rows = [with_header(row, raw, sources[row.source], private) if _is_dicom(row, kinds) else row for row in rows]
+    hidden = {source.name for source in recipe.sources if source.hides_paths(release=recipe.release)}
+    rows, strays = ([with_hidden_path(row, private) if row.source in hidden else row for row in some] for some in (rows, strays))
     rows = named_apart(rows, strays)
-    refuse_private(private.seen, rows, recipe)
-    return sorted(rows, key=lambda row: (row.source, row.video_id))
+    refuse_private(private, rows, recipe)
+    return Listing(sorted(rows, key=lambda row: (row.source, row.video_id)), private)
+
+
+def _is_dicom(row: RawVideo, kinds: RawFiles) -> bool:
+    return row.status == "ok" and kinds[row.members[0]] == "dicom"
 
 
 def assign_groups(rows: Iterable[RawVideo], duplicates: Iterable[tuple[str, str]] = ()) -> dict[str, str]:

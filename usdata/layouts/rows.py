@@ -6,11 +6,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 
-from usdata.errors import RecipeError, UserError, nearest
+from usdata.errors import ReadError, RecipeError, UserError, nearest
 from usdata.files import sha256_text
-from usdata.privacy import pseudonym, read_secret
+from usdata.privacy.identifiers import Identifiers, looks_private
+from usdata.privacy.pseudonyms import pseudonym, read_secret
+from usdata.readers.archives import head_as_file
 from usdata.recipe import Recipe, Source
 
 UNSAFE_IN_NAMES = re.compile(r"[^A-Za-z0-9._+-]")
@@ -28,6 +30,9 @@ class RawVideo:
         path: File or folder of images, relative to RAW, with forward slashes.
         keys: What it shares with clips that must stay in one group ('patient:12', 'group:ward_3').
         facts: organ, probe, view, manufacturer, licence, label, mm_per_pixel_x, mm_per_pixel_y; absent if unknown.
+        told: What its header tells beside: patient_sex, patient_age, study_year, depth_mm, probe; absent if unknown.
+        shown: The path that leaves in place of `path`; None: `path` itself.
+        burned_in: Its header says that a person's data stand in the pixels.
         members: The files that it is made of, relative to RAW; empty where there is nothing to read.
         status: ok (to be read), excluded or failed.
         reason: Why it is not to be read.
@@ -43,11 +48,19 @@ class RawVideo:
     labels: tuple[str, ...] = ()
     status: str = "ok"
     reason: str | None = None
+    told: Mapping[str, str] = field(default_factory=dict)
+    shown: str | None = None
+    burned_in: bool = False
 
     @property
     def video_id(self) -> str:
         """`<source>/<name>`."""
         return f"{self.source}/{self.name}"
+
+    @property
+    def public_path(self) -> str:
+        """The path as it leaves."""
+        return self.path if self.shown is None else self.shown
 
 
 def inside_root(path: str, source: Source) -> str:
@@ -121,42 +134,86 @@ def _check_spacing(text: str, key: str, path: str) -> None:
 
 
 class PrivateIds:
-    """Private identifiers met in tables and paths: each is replaced by its pseudonym and remembered, so that it is found where it leaks."""
+    """Private identifiers met in tables, paths and headers: each is replaced by its pseudonym and remembered, so that it is found where it
+    leaks.
+
+    Attributes:
+        identifiers: Those met.
+    """
 
     def __init__(self) -> None:
-        self.seen: set[str] = set()
+        self.identifiers = Identifiers()
         self._secret: bytes | None = None
 
     def replaced(self, identifier: str | None, source: Source, kind: str) -> str | None:
         """The pseudonym of an identifier; null stays null."""
         if identifier is None:
             return None
+        self.identifiers.add_id(identifier)
+        return self.pseudonym(identifier, f"{source.name}/{kind}")
+
+    def pseudonym(self, text: str, name_space: str) -> str:
+        """A text's pseudonym, under the secret that is read when it is first needed."""
         if self._secret is None:
             self._secret = read_secret()
-        self.seen.add(identifier)
-        return pseudonym(identifier, secret=self._secret, name_space=f"{source.name}/{kind}")
+        return pseudonym(text, secret=self._secret, name_space=name_space)
+
+    @property
+    def mark(self) -> str | None:
+        """Tells one secret from another, and nothing else; None where none was needed."""
+        return None if self._secret is None else self.pseudonym("", "usdata/secret")
 
 
-def refuse_private(private: set[str], rows: Iterable[RawVideo], recipe: Recipe) -> None:
+def with_header(row: RawVideo, raw: Path, source: Source, private: PrivateIds) -> RawVideo:
+    """A DICOM clip's row with what its header tells: patient and study, and the facts that may leave.
+
+    A header that cannot be understood fails the clip: nobody knows whose it is.
+    """
+    from usdata.privacy.dicom_header import person_of  # pydicom takes a while to import
+    from usdata.readers.dicom import header_of
+
+    known = private.identifiers if source.patient_ids == "pseudonym" else Identifiers()
+    try:
+        with head_as_file(raw / row.path) as file:
+            person = person_of(file, header_of(file), known)
+    except (OSError, ReadError) as error:
+        words = error.reason if isinstance(error, ReadError) else f"cannot be read ({error.strerror})"
+        return replace(row, status="failed", reason=words)
+    patient, study = person.patient, person.study
+    if source.patient_ids == "pseudonym":
+        patient, study = private.replaced(patient, source, "patient"), private.replaced(study, source, "study")
+    keys = [*row.keys]
+    if row.patient_id is None and patient is not None:
+        keys.append(f"patient:{patient}")
+    if study is not None:
+        keys.append(f"study:{study}")
+    return replace(row, patient_id=row.patient_id or patient, keys=tuple(keys), told=person.facts, burned_in=person.burned_in)
+
+
+def with_hidden_path(row: RawVideo, private: PrivateIds) -> RawVideo:
+    """A row whose path and name leave as a pseudonym; the suffix stays, and says what kind of file it is."""
+    hidden = private.pseudonym(row.path, f"{row.source}/path")
+    suffix = PurePosixPath(row.path).suffix
+    return replace(row, name=hidden, shown=hidden + (suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,5}", suffix) else ""))
+
+
+def refuse_private(private: PrivateIds, rows: Iterable[RawVideo], recipe: Recipe) -> None:
     """Refuse when a private id stands in anything that leaves: a pseudonym protects nobody beside the id itself.
 
-    An id of three characters and more counts anywhere in a path, name, label or fact; a shorter one, which occurs by chance, only in
-    paths and names and only between characters that are no letters or digits.
+    In a release, paths of private sources are refused by their looks too: nobody has told the names of the patients of a video file.
     """
-    if not private:
-        return
-    longer = [re.escape(identifier) for identifier in private if len(identifier) > 2]
-    shorter = [rf"(?<![^\W_]){re.escape(identifier)}(?![^\W_])" for identifier in private if len(identifier) <= 2]
-    anywhere = re.compile("|".join(sorted(longer)), re.IGNORECASE) if longer else None
-    in_paths = re.compile("|".join(sorted([*longer, *shorter])), re.IGNORECASE)
-    advice = "rename it or leave it out, or set 'patient_ids: public' if these ids may be published"
+    identifiers = private.identifiers
+    of_private = {source.name for source in recipe.sources if source.patient_ids == "pseudonym"}
+    advice = "set 'paths: pseudonym' for the source, rename it, or set 'patient_ids: public' if these ids may be published"
     for row in rows:
-        if in_paths.search(row.path) or in_paths.search(row.name):
-            raise UserError(row.path, "the path or name holds a private id of the table", advice)
+        if row.shown is None and identifiers and (identifiers.in_path(row.path) or identifiers.in_path(row.name)):
+            raise UserError(row.path, "the path or name holds a private id of the table or of a header", advice)
+        if row.shown is None and recipe.release and row.source in of_private and (looks := looks_private(row.path)):
+            raise UserError(row.path, f"the path holds {looks}, and this is a release", advice)
         leaving = [*row.labels, *row.facts.values()]
-        if anywhere is not None and (found := next((text for text in leaving if anywhere.search(text)), None)):
-            raise UserError(row.path, f"'{found.split('=')[0]}' holds a private id of the table", advice)
-    if anywhere is not None and anywhere.search(recipe.model_dump_json()):
+        if identifiers and (found := next((text for text in leaving if identifiers.in_text(text)), None)):
+            raise UserError(row.path, f"'{found.split('=')[0]}' holds a private id of the table or of a header", advice)
+    if identifiers and identifiers.in_text(recipe.model_dump_json()):
         raise UserError(recipe.name, "the recipe holds a private id, which dataset.json would show", "exclude clips by another column")
 
 
@@ -186,6 +243,6 @@ def named_apart(rows: Sequence[RawVideo], strays: Sequence[RawVideo]) -> list[Ra
     of_rows = Counter(row.video_id.casefold() for row in rows)
     of_all = of_rows + Counter(row.video_id.casefold() for row in strays)
     for row, count in [(row, of_rows) for row in rows] + [(row, of_all) for row in strays]:
-        apart = count[row.video_id.casefold()] == 1
+        apart = row.shown is not None or count[row.video_id.casefold()] == 1
         result.append(row if apart else replace(row, name=f"{row.name}-{sha256_text(row.path)[:8]}"))
     return result

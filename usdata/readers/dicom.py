@@ -91,6 +91,16 @@ def open_dicom(path: Path, *, colour: bool = False) -> Clip:
         raise
 
 
+def header_of(path: Path) -> FileDataset:
+    """The header alone, for whoever asks whose clip it is.
+
+    Raises:
+        ReadError: It cannot be parsed, or is of a kind that is not read.
+    """
+    with path.open("rb") as file, _quietly(), reading(path, "cannot be read as DICOM"):
+        return _parsed(path, file)[0]
+
+
 class _Element(NamedTuple):
     """Where the pixel data lie: the first byte of the value, its declared length, and whether it is written as 16-bit words."""
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from usdata.errors import UserError
-from usdata.privacy import pseudonym, read_secret
+from usdata.privacy.pseudonyms import pseudonym, read_secret
 
 SECRET = b"a secret of more than sixteen bytes"
 
