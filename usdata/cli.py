@@ -277,6 +277,42 @@ def view(
 
 @app.command()
 @one_line_errors
+def review(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
+    raw: Annotated[Path, typer.Option(help="Folder of raw clips that the set was built from.")],
+    answers: Annotated[Path | None, typer.Option(help="CSV of answers that the page saved: build the set again with them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML page to write; SET-review.html in this folder by default.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Show every clip, not only those that wait.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes for the build; all processors by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at the clips that the build was not sure of, and take the answers into the data set.
+
+    \b
+    usdata review set --raw clips
+    usdata review set --raw clips --answers answers.csv
+    """
+    from usdata import reviewing
+
+    if answers is None:
+        written = reviewing.write_page(dataset, raw=raw, out=out, everything=everything)
+        if as_json:
+            _print_json(vars(written))
+            return
+        print(f"{written.clips:,} clips to look at: open {written.page} in a browser")
+        print(f"next: usdata review {dataset} --raw {raw} --answers answers.csv")
+        return
+    if out is not None or everything:
+        raise UserError("--out and --all", "are for the page, not for answers", "leave them out")
+    built, given = reviewing.take_answers(dataset, answers, raw=raw, workers=workers)
+    if as_json:
+        _print_json({"answers": given, **vars(built), "out": str(built.out)})
+        return
+    print(f"{given['accept']:,} clips accepted, {given['reject']:,} rejected; {built.counts['ok']:,} clips kept in {dataset}")
+
+
+@app.command()
+@one_line_errors
 def export(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     to: Annotated[str, typer.Option(metavar="folders", help="folders: one folder of frames a clip, as US-4 is published.")],

@@ -6,6 +6,7 @@ YAML.
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -204,6 +205,27 @@ class FieldOfView(_Section):
         return self
 
 
+class Answer(_Section):
+    """What a person said of a clip that the build was not sure of; `usdata review` writes it."""
+
+    answer: Literal["accept", "reject"]
+    """accept: the geometry is the clip's field of view, and nothing in it tells who it is; reject: the clip is left out."""
+    reviewer: str = Field(min_length=1, max_length=60)
+    """Who looked; it stands in videos.parquet and dataset.json, so initials are better than a name."""
+    date: datetime.date
+    """The day."""
+    geometry: str | None = None
+    """JSON of the field of view that was shown, in source pixels; needed to accept."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.answer == "accept" and self.geometry is None:
+            raise ValueError("an accepted clip needs the geometry that was shown")
+        if self.geometry is not None:
+            geometry_from(self.geometry)
+        return self
+
+
 class Image(_Section):
     """How kept frames are stored: gray PNG, lossless."""
 
@@ -261,6 +283,8 @@ class Recipe(_Section):
     """What counts as a repeat or as blank."""
     field_of_view: FieldOfView = FieldOfView()
     """How the ultrasound is found in the picture."""
+    review: dict[str, Answer] = Field(default_factory=dict)
+    """video_id to what a person answered."""
     image: Image = Image()
     """How frames are stored."""
     release: bool = False

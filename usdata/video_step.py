@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,8 @@ class Seeing:
         hold: A clip without a field of view, or (release) with text inside it, is held back for review.
         release: See the recipe's key.
         override: Geometry as JSON that a person gave.
+        answer: What a person said: accept, reject, or None.
+        shown: Geometry as JSON that the person was shown.
         crop: As in the recipe's `image`.
         max_side: As in the recipe's `image`.
     """
@@ -95,6 +97,8 @@ class Seeing:
     hold: bool = False
     release: bool = False
     override: str | None = None
+    answer: str | None = None
+    shown: str | None = None
     crop: Crop = "none"
     max_side: int | None = None
 
@@ -285,6 +289,8 @@ def _looked_through(
             video["flags"] = sorted([*video["flags"], "dual_view"])
         if kept and reason is None and seeing.hold and seen["review"] == "needed":
             reason = f"held back for review: {seen['review_reason']}"
+        if seeing.answer == "reject":
+            reason = "rejected in review"
     again = _played_again(repeated, played) if hygiene.repeated == "one_period" else frozenset()
     if reason is not None:
         excluded += [row | _WITH_ITS_CLIP for row in kept]
@@ -304,7 +310,8 @@ def _looked_through(
 def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Framing, dict[str, Any]]:
     """How the clip's frames are stored, and the columns of videos.parquet that tell of its field of view."""
     info = clip.info
-    override = None if seeing.override is None else geometry_from(seeing.override)
+    given = seeing.shown if seeing.answer == "accept" and seeing.shown is not None else seeing.override
+    override = None if given is None else geometry_from(given)
     evidence = collector.evidence
     decision = decide(evidence, info.regions, accept=seeing.accept, override=override)
     geometry = decision.geometry
@@ -326,9 +333,17 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Fram
         }
         found = overlays_inside(collector, geometry)
         columns |= {"overlays": list(found.words), "overlay_share": found.share}
-        if seeing.release and found.words and seeing.override is None:
+        if seeing.release and found.words and override is None:
             columns |= {"review": "needed", "review_reason": f"{' and '.join(found.words)} inside the field of view"}
+    if seeing.answer is not None:
+        columns |= {"review": f"{seeing.answer}ed", "review_reason": _why_asked(collector, clip, seeing)}
     return framing, columns
+
+
+def _why_asked(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> str | None:
+    """Why the clip waited before a person answered."""
+    asked = _see(collector, clip, replace(seeing, answer=None, shown=None))[1]
+    return str(asked["review_reason"]) if asked["review_reason"] is not None else None
 
 
 _WITH_ITS_CLIP = {"reason": "clip_excluded", "duplicate_of": None, "difference": None}

@@ -252,11 +252,14 @@ def _run_steps(
 
 def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:
     override = recipe.field_of_view.overrides.get(row.video_id)
+    answer = recipe.review.get(row.video_id)
     seeing = Seeing(
         accept=recipe.field_of_view.accept,
         hold=recipe.field_of_view.unsure == "hold",
         release=recipe.release,
         override=None if override is None else canonical_json(override),
+        answer=None if answer is None else answer.answer,
+        shown=None if answer is None else answer.geometry,
         crop=recipe.image.crop,
         max_side=recipe.image.max_side,
     )

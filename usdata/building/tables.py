@@ -45,7 +45,7 @@ def write_tables(
     identifiers: Identifiers,
 ) -> tuple[dict[str, Any], list[str]]:
     """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes."""
-    videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) for row in rows]
+    videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) | _reviewed(row.video_id, recipe) for row in rows]
     _clear(videos, identifiers)
     facts = {video["video_id"]: video for video in videos}
     frames = [
@@ -134,6 +134,11 @@ def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | 
         "reason": result["reason"],
         "frames_kept": len(result["kept"]),
     }
+
+
+def _reviewed(video_id: str, recipe: Recipe) -> dict[str, Any]:
+    answer = recipe.review.get(video_id)
+    return {} if answer is None else {"reviewer": answer.reviewer, "reviewed_on": answer.date.isoformat()}
 
 
 def _clear(videos: list[dict[str, Any]], identifiers: Identifiers) -> None:
