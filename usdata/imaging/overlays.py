@@ -18,7 +18,8 @@ from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.geometry import Geometry, box_of
 
 CONTRAST = 60  # gray levels above the surroundings, in the darkest value over time: mean of a piece that is ink
-FAINT_CONTRAST = 32  # of each pixel of a piece
+LEVELS = (32, 100)  # least contrast of each pixel of a piece: tried in turn
+LEAST_HIGH = 6  # pixels of a piece at the higher level, where layers of tissue fall into flat crumbs
 FLATTEST = 3.0  # width to height of a letter, or of some that touch; layers of tissue lie flatter
 SPECKLE_PERCENTILE = 90.0  # of the contrast in the field of view: ink covers less, even of a small one
 ABOVE_SPECKLE = 1.6  # of a piece
@@ -32,7 +33,7 @@ LEAST_LETTERS = 3
 LONGEST_SHARE = 0.15  # of the field of view's width: longer than a letter
 FEWEST_FRAMES = 3
 RIM = 3  # pixels along the field of view's edge, on both sides, which is known to about one
-RELEASE_MARGIN = RIM + 2  # pixels that a release makes black: what reaches farther in has been looked at
+RELEASE_MARGIN = RIM + 5  # pixels that a release makes black: what reaches farther in has been looked at
 LIT_INK = 90  # gray levels of what joins ink on both sides of the rim
 STROKE = 9  # pixels: side of the square that a stroke must not fill; larger in pictures of more than 720 rows
 
@@ -80,8 +81,8 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     change = cv2.subtract(brightest[part], low)
     usual = float(np.median(change[inside > 0])) if inside.any() else 0.0
     longest = round(LONGEST_SHARE * box_width)
-    ink_within, doubtful = _ink(low, change, usual, within, stroke, longest)
-    ink_beyond, _ = _ink(low, change, usual, np.asarray(beyond, np.uint8), stroke, longest)
+    ink_within, doubtful = _ink(low, change, within, usual, stroke, longest)
+    ink_beyond, _ = _ink(low, change, np.asarray(beyond, np.uint8), None, stroke, longest)
     between = ((within + beyond) == 0) & (low > LIT_INK)
     ink = (ink_within | ink_beyond | doubtful | between).astype(np.uint8)
     # Letters of a line are joined: as far as they stand apart, which grows with the picture.
@@ -110,39 +111,53 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
 
 
 def _ink(
-    low: NDArray[np.uint8], change: NDArray[np.uint8], usual: float, where: NDArray[np.uint8], stroke: int, longest: int
+    low: NDArray[np.uint8], change: NDArray[np.uint8], where: NDArray[np.uint8], usual: float | None, stroke: int, longest: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Masks of the pieces that are ink, in a part of the picture, and of those that might be.
 
     Args:
         low: Darkest value over time, (H, W).
         change: Brightest minus darkest.
-        usual: Change that is usual in the field of view.
         where: 1 in the part that is judged; what lies around it counts as if it were not there.
+        usual: Change that is usual in it; None: it holds no tissue.
         stroke: Side of the square that a stroke must not fill.
         longest: A longer piece is no letter, and neither is a flat one, if it does not glare.
     """
     alone = np.where(where > 0, low, np.uint8(255))
     contrast = cv2.morphologyEx(alone, cv2.MORPH_TOPHAT, np.ones((stroke, stroke), np.uint8))
     # Where tissue hardly moves, its speckle stays, and ink is what stands out of that.
-    speckle = float(np.percentile(contrast[where > 0], SPECKLE_PERCENTILE)) if where.any() else 0.0
-    pieces = cv2.threshold(contrast, max(FAINT_CONTRAST, PIXEL_ABOVE_SPECKLE * speckle), 1, cv2.THRESH_BINARY)[1] & where
-    count, labels, boxes, _ = cv2.connectedComponentsWithStats(pieces, connectivity=8)
-    if count == 1:
-        return np.asarray(pieces, np.uint8), np.asarray(pieces, np.uint8)
-    lit = pieces > 0
-    area = boxes[:, cv2.CC_STAT_AREA]
-    of_contrast = np.bincount(labels[lit], weights=contrast[lit], minlength=count) / area
-    wide, high = boxes[:, cv2.CC_STAT_WIDTH], boxes[:, cv2.CC_STAT_HEIGHT]
-    short = (np.maximum(wide, high) <= longest) & (wide <= FLATTEST * high)
-    of_change = np.bincount(labels[lit], weights=change[lit], minlength=count) / area
+    speckle = 0.0 if usual is None or not where.any() else float(np.percentile(contrast[where > 0], SPECKLE_PERCENTILE))
+    ink, perhaps = np.zeros_like(low), np.zeros_like(low)
+    # Letters that touch a bright layer part from it at a higher level.
+    for level in sorted({max(float(each), PIXEL_ABOVE_SPECKLE * speckle) for each in LEVELS}):
+        pieces = cv2.threshold(contrast, level, 1, cv2.THRESH_BINARY)[1] & where
+        count, labels, boxes, _ = cv2.connectedComponentsWithStats(pieces, connectivity=8)
+        if count == 1:
+            break
+        lit = pieces > 0
+        area, wide, high = (boxes[:, column] for column in (cv2.CC_STAT_AREA, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT))
+        mean = np.bincount(labels[lit], weights=contrast[lit], minlength=count) / area
+        short = (np.maximum(wide, high) <= longest) & (wide <= FLATTEST * high)
+        short[0] = False
+        is_ink = (short & (mean > max(CONTRAST, ABOVE_SPECKLE * speckle))) | (mean > max(GLARING, ABOVE_SPECKLE * speckle))
+        if usual is not None and level == max(LEVELS[0], PIXEL_ABOVE_SPECKLE * speckle):
+            still = _stands_still(labels, count, lit, change, usual)
+            is_ink |= short & still & (mean > max(STILL_CONTRAST, ABOVE_SPECKLE * speckle))
+            perhaps = np.asarray(short[labels], np.uint8)
+        is_ink &= (area >= LEAST_PIXELS) & ((high >= LEAST_HIGH) | (level < LEVELS[-1]))
+        is_ink[0] = False
+        ink |= np.asarray(is_ink[labels], np.uint8)
+    return ink, perhaps | ink
+
+
+def _stands_still(
+    labels: NDArray[np.int32], count: int, lit: NDArray[np.bool_], change: NDArray[np.uint8], usual: float
+) -> NDArray[np.bool_]:
+    """Which pieces change less than what is around them, and than tissue usually does."""
+    amount = np.maximum(np.bincount(labels[lit], minlength=count), 1)
+    of_piece = np.bincount(labels[lit], weights=change[lit], minlength=count) / amount
     # Two pixels around each piece; where two pieces are so close, the pixel counts for the one with the higher number.
     around = np.where(lit, 0, cv2.dilate(labels.astype(np.float32), np.ones((5, 5), np.uint8))).astype(np.int64)
     ring = around > 0
     of_ring = np.bincount(around[ring], weights=change[ring], minlength=count) / np.maximum(np.bincount(around[ring], minlength=count), 1)
-    still = (of_change < STILL_AGAINST_RING * of_ring) & (of_change < STILL_AGAINST_TISSUE * usual)
-    faint = short & still & (of_contrast > max(STILL_CONTRAST, ABOVE_SPECKLE * speckle))
-    clear = short & (of_contrast > max(CONTRAST, ABOVE_SPECKLE * speckle))
-    is_ink = (area >= LEAST_PIXELS) & (faint | clear | (of_contrast > max(GLARING, ABOVE_SPECKLE * speckle)))
-    is_ink[0] = short[0] = False
-    return np.asarray(is_ink[labels], np.uint8), np.asarray(short[labels], np.uint8)
+    return np.asarray((of_piece < STILL_AGAINST_RING * of_ring) & (of_piece < STILL_AGAINST_TISSUE * usual), bool)
