@@ -1,0 +1,93 @@
+"""What seeing costs: field of view, overlays and repetition, against decoding the same clips in the same run.
+
+    python benchmarks/seeing_cost.py CLIPS [--repeats 3] [--every 1]
+
+Each clip is decoded to gray by the reader that a build uses, and the time of a bare pass is set beside the time that the same pass's frames
+take in each collector and in what follows the pass. CPU time of this process; one thread. Printed: median over repeats of the ratio of sums.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import cv2
+
+from usdata.errors import ReadError
+from usdata.imaging.decision import decide
+from usdata.imaging.evidence import EvidenceCollector
+from usdata.imaging.overlays import overlays_inside
+from usdata.imaging.repetition import RepetitionCollector
+from usdata.readers import open_clip
+
+LIMIT = 0.35
+PARTS = ("evidence", "repetition", "estimate", "overlays")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("clips", type=Path)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--every", type=int, default=1, help="take every n-th clip")
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    suffixes = {".mp4", ".avi", ".mov", ".mpeg", ".mpg"}
+    paths = sorted(path for path in given.clips.rglob("*") if path.suffix.lower() in suffixes)[:: given.every]
+    runs: list[dict[str, float]] = []
+    clips = frames = 0
+    for repeat in range(given.repeats):
+        seconds: dict[str, float] = defaultdict(float)
+        clips = frames = 0
+        for path in paths:
+            try:
+                seen = measure(path, seconds)
+            except ReadError as error:
+                if repeat == 0:
+                    print(f"{path.name}: {error.reason}")
+                continue
+            clips, frames = clips + 1, frames + seen
+        runs.append(dict(seconds))
+    print(f"{clips} clips, {frames:,} frames; decoding {1000 * runs[-1]['decoding'] / frames:.2f} ms a frame")
+    print("| part | of decoding | ms a clip |\n|---|--:|--:|")
+    for part in PARTS:
+        ratio = statistics.median(run[part] / run["decoding"] for run in runs)
+        print(f"| {part} | {ratio:.3f} | {1000 * statistics.median(run[part] for run in runs) / clips:.1f} |")
+    whole = statistics.median(sum(run[part] for part in PARTS) / run["decoding"] for run in runs)
+    print(f"| all | {whole:.3f} (limit {LIMIT}) | |")
+
+
+def measure(path: Path, seconds: dict[str, float]) -> int:
+    """Add one clip's times; gives its frames."""
+    start = time.process_time()
+    with open_clip(path) as clip:
+        count = sum(1 for _ in clip.frames())
+    seconds["decoding"] += time.process_time() - start
+    evidence, repetition = EvidenceCollector(), RepetitionCollector()
+    with open_clip(path) as clip:
+        for frame in clip.frames():
+            start = time.process_time()
+            evidence.offer(frame.pixels, clip.picture)
+            between = time.process_time()
+            repetition.offer(frame.pixels)
+            seconds["evidence"] += between - start
+            seconds["repetition"] += time.process_time() - between
+        regions = clip.info.regions
+    start = time.process_time()
+    repetition.found()
+    between = time.process_time()
+    seconds["repetition"] += between - start
+    decision = decide(evidence.evidence, regions, accept=0.85)
+    start = time.process_time()
+    seconds["estimate"] += start - between
+    if decision.geometry is not None:
+        overlays_inside(evidence, decision.geometry)
+    seconds["overlays"] += time.process_time() - start
+    return count
+
+
+if __name__ == "__main__":
+    main()
