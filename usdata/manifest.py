@@ -78,7 +78,7 @@ VIDEOS_SCHEMA = _schema(
     ("label?", pa.string(), "the class used for training and evaluation; null = unlabelled"),
     ("labels", pa.list_(pa.string()), "every label that the source gives, as 'name=value'"),
     ("licence?", pa.string(), "licence of this clip"),
-    ("mode?", pa.string(), "b_mode, colour_doppler, elastography, m_mode, spectral or unknown; null if no frame was kept"),
+    ("mode?", pa.string(), "b_mode, colour_doppler, m_mode, spectral or unknown; null if no frame was kept"),
     ("fov_kind?", pa.string(), "rectangle or annulus_sector; null = no field of view was determined"),
     ("fov_x?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_y?", pa.int32(), "box of the field of view in raw pixels"),

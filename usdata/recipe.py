@@ -205,6 +205,9 @@ class FieldOfView(_Section):
         return self
 
 
+Mode = Literal["b_mode", "colour_doppler", "m_mode", "spectral", "unknown"]
+
+
 class Answer(_Section):
     """What a person said of a clip that the build was not sure of; `usdata review` writes it."""
 
@@ -283,6 +286,8 @@ class Recipe(_Section):
     """What counts as a repeat or as blank."""
     field_of_view: FieldOfView = FieldOfView()
     """How the ultrasound is found in the picture."""
+    modes: list[Mode] | None = ["b_mode", "unknown"]
+    """Which modes are kept; null: all. Told by the file's own words and by colour, see docs/guide/field-of-view.md."""
     review: dict[str, Answer] = Field(default_factory=dict)
     """video_id to what a person answered."""
     image: Image = Image()

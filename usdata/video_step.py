@@ -31,6 +31,7 @@ from usdata.imaging.decision import decide
 from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.framing import Crop, Framing
 from usdata.imaging.geometry import box_of, geometry_from, geometry_json, polygon_json
+from usdata.imaging.mode import mode_of
 from usdata.imaging.overlays import RELEASE_MARGIN, overlays_inside
 from usdata.imaging.repetition import Repetition, RepetitionCollector
 from usdata.readers import open_clip
@@ -86,6 +87,7 @@ class Seeing:
         accept: Least confidence of an estimate.
         hold: A clip without a field of view, or (release) with text inside it, is held back for review.
         release: See the recipe's key.
+        modes: Those that are kept; None: all.
         override: Geometry as JSON that a person gave.
         answer: What a person said: accept, reject, or None.
         shown: Geometry as JSON that the person was shown.
@@ -96,6 +98,7 @@ class Seeing:
     accept: float = 0.85
     hold: bool = False
     release: bool = False
+    modes: tuple[str, ...] | None = None
     override: str | None = None
     answer: str | None = None
     shown: str | None = None
@@ -283,12 +286,14 @@ def _looked_through(
         reason = f"cut short: {len(times)} frames{declared} decode (read.truncated: exclude)"
     framing = Framing(info.height, info.width, None, "none", None)
     if seeing is not None:
-        framing, seen = _see(evidence, clip, seeing)
+        framing, seen = _see(evidence, clip, seeing, colours.word)
         video |= seen
         if seen["fov_views"] is not None and seen["fov_views"] > 1:
             video["flags"] = sorted([*video["flags"], "dual_view"])
         if kept and reason is None and seeing.hold and seen["review"] == "needed":
             reason = f"held back for review: {seen['review_reason']}"
+        if kept and reason is None and seeing.modes is not None and seen["mode"] not in seeing.modes:
+            reason = f"is {seen['mode'].replace('_', ' ')}, which the recipe does not keep (modes)"
         if seeing.answer == "reject":
             reason = "rejected in review"
     again = _played_again(repeated, played) if hygiene.repeated == "one_period" else frozenset()
@@ -307,7 +312,7 @@ def _looked_through(
     return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
 
 
-def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Framing, dict[str, Any]]:
+def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing, colour_kind: str | None) -> tuple[Framing, dict[str, Any]]:
     """How the clip's frames are stored, and the columns of videos.parquet that tell of its field of view."""
     info = clip.info
     given = seeing.shown if seeing.answer == "accept" and seeing.shown is not None else seeing.override
@@ -317,6 +322,7 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Fram
     geometry = decision.geometry
     framing = Framing(info.height, info.width, geometry, seeing.crop, seeing.max_side, RELEASE_MARGIN if seeing.release else 0)
     columns: dict[str, Any] = {
+        "mode": mode_of(evidence, info.regions, geometry or decision.proposal, colour_kind),
         "fov_origin": decision.origin,
         "fov_confidence": decision.confidence,
         "fov_views": decision.views,
@@ -336,13 +342,13 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> tuple[Fram
         if seeing.release and found.words and override is None:
             columns |= {"review": "needed", "review_reason": f"{' and '.join(found.words)} inside the field of view"}
     if seeing.answer is not None:
-        columns |= {"review": f"{seeing.answer}ed", "review_reason": _why_asked(collector, clip, seeing)}
+        columns |= {"review": f"{seeing.answer}ed", "review_reason": _why_asked(collector, clip, seeing, colour_kind)}
     return framing, columns
 
 
-def _why_asked(collector: EvidenceCollector, clip: Clip, seeing: Seeing) -> str | None:
+def _why_asked(collector: EvidenceCollector, clip: Clip, seeing: Seeing, colour_kind: str | None) -> str | None:
     """Why the clip waited before a person answered."""
-    asked = _see(collector, clip, replace(seeing, answer=None, shown=None))[1]
+    asked = _see(collector, clip, replace(seeing, answer=None, shown=None), colour_kind)[1]
     return str(asked["review_reason"]) if asked["review_reason"] is not None else None
 
 

@@ -49,7 +49,7 @@ from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import Seeing, VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 8  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 9  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -257,6 +257,7 @@ def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recip
         accept=recipe.field_of_view.accept,
         hold=recipe.field_of_view.unsure == "hold",
         release=recipe.release,
+        modes=None if recipe.modes is None else tuple(recipe.modes),
         override=None if override is None else canonical_json(override),
         answer=None if answer is None else answer.answer,
         shown=None if answer is None else answer.geometry,

@@ -137,13 +137,14 @@ def _ink(
         lit = pieces > 0
         area, wide, high = (boxes[:, column] for column in (cv2.CC_STAT_AREA, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT))
         mean = np.bincount(labels[lit], weights=contrast[lit], minlength=count) / area
-        short = (np.maximum(wide, high) <= longest) & (wide <= FLATTEST * high)
-        short[0] = False
+        narrow = np.maximum(wide, high) <= longest
+        narrow[0] = False
+        short = narrow & (wide <= FLATTEST * high)
         is_ink = (short & (mean > max(CONTRAST, ABOVE_SPECKLE * speckle))) | (mean > max(GLARING, ABOVE_SPECKLE * speckle))
         if usual is not None and level == max(LEVELS[0], PIXEL_ABOVE_SPECKLE * speckle):
             still = _stands_still(labels, count, lit, change, usual)
             is_ink |= short & still & (mean > max(STILL_CONTRAST, ABOVE_SPECKLE * speckle))
-            perhaps = np.asarray(short[labels], np.uint8)
+            perhaps = np.asarray(narrow[labels], np.uint8)
         is_ink &= (area >= LEAST_PIXELS) & ((high >= LEAST_HIGH) | (level < LEVELS[-1]))
         is_ink[0] = False
         ink |= np.asarray(is_ink[labels], np.uint8)
