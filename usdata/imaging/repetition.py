@@ -134,7 +134,10 @@ def _distances(grid: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _by_lag(distance: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean distance of frames 0, 1, 2, ... apart, (T,)."""
-    return np.array([np.diagonal(distance, lag).mean() for lag in range(len(distance))])
+    count = len(distance)
+    place = np.arange(count)
+    sums = np.bincount((place[None, :] - place[:, None] + count).ravel(), weights=distance.ravel(), minlength=2 * count)
+    return np.asarray(sums[count:] / (count - place), np.float64)
 
 
 def _loop(distance: NDArray[np.float64]) -> int | None:
@@ -157,13 +160,18 @@ def _palindrome(distance: NDArray[np.float64]) -> int | None:
     """
     count = len(distance)
     residual = _by_lag(distance)
-    ratios = np.ones(2 * count - 1)
-    for total in range(LEAST_LAG, 2 * (count - 1) - LEAST_LAG + 1):
-        earlier = np.arange(max(0, total - (count - 1)), (total + 1) // 2)  # the frame on the mirror itself says nothing
-        later = total - earlier
-        expected = residual[later - earlier].sum()
-        if expected > 0:
-            ratios[total] = distance[earlier, later].sum() / expected
+    place = np.arange(count)
+    # Both halves of the matrix count each pair, and a frame is at distance 0 from itself.
+    found = np.bincount((place[:, None] + place[None, :]).ravel(), weights=distance.ravel()) / 2
+    # The pairs of one sum lie 1, 3, 5, ... or 2, 4, 6, ... frames apart, up to the shorter arm's end.
+    by_parity = residual.copy()
+    by_parity[0] = 0.0
+    for parity in (0, 1):
+        by_parity[parity::2] = np.cumsum(by_parity[parity::2])
+    totals = np.arange(2 * count - 1)
+    expected = by_parity[np.minimum(totals, 2 * (count - 1) - totals)]
+    ratios = np.where(expected > 0, found / np.where(expected > 0, expected, 1.0), 1.0)
+    ratios[:LEAST_LAG] = ratios[2 * (count - 1) - LEAST_LAG + 1 :] = 1.0
     for total in range(2 * LEAST_LAG, len(ratios) - 2 * LEAST_LAG):
         arms = min(total, 2 * (count - 1) - total) + 1
         near = ratios[total - BESIDE : total + BESIDE + 1]
