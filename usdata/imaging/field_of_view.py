@@ -167,15 +167,18 @@ def _background(mean: Floats) -> float:
     return float(level) if counts[max(0, level - 1) : level + 2].sum() > 0.3 * border.size else 0.0
 
 
-def _best_run(sums: NDArray[np.float64]) -> tuple[float, float, float]:
-    """The run of numbers with the greatest sum: (first edge, last edge, sum), edges in between numbers, refined below one number."""
-    totals = np.empty(len(sums) + 1)
-    totals[0] = 0.0
-    np.cumsum(sums, out=totals[1:])
+def _best_run(sums: NDArray[np.float64]) -> tuple[int, int, float]:
+    """The run of numbers with the greatest sum: (first, one behind the last, sum)."""
+    totals = np.zeros(len(sums) + 1)
+    np.add.accumulate(sums, out=totals[1:])
     gains = totals - np.minimum.accumulate(totals)
     end = int(gains.argmax())
-    start = end - int(totals[end::-1].argmin())
-    return _edge(sums, start, -1), _edge(sums, end, 1), float(gains[end])
+    return end - int(totals[end::-1].argmin()), end, float(gains[end])
+
+
+def _refined(sums: NDArray[np.float64], start: int, end: int) -> tuple[float, float]:
+    """A run's two edges, in between numbers, to a fraction of one."""
+    return _edge(sums, start, -1), _edge(sums, end, 1)
 
 
 def _edge(sums: NDArray[np.float64], edge: int, outwards: int) -> float:
@@ -191,19 +194,16 @@ def _edge(sums: NDArray[np.float64], edge: int, outwards: int) -> float:
 
 
 def _best_rectangle(votes: Floats) -> _Fit:
-    columns = _best_run(votes.sum(axis=0, dtype=np.float64))
-    rows = (0.0, float(len(votes)), 0.0)
+    by_column = votes.sum(axis=0, dtype=np.float64)
+    left, right, _ = _best_run(by_column)
+    by_row, top, bottom, most = by_column, 0, len(votes), 0.0
     for _ in range(3):
-        rows = _best_run(votes[:, _whole(columns)].sum(axis=1, dtype=np.float64))
-        columns = _best_run(votes[_whole(rows)].sum(axis=0, dtype=np.float64))
-    width, height = (max(run[1] - run[0], 1.0) for run in (columns, rows))
-    return _Fit(Rectangle(columns[0], rows[0], width, height), columns[2])
-
-
-def _whole(run: tuple[float, float, float]) -> slice:
-    """The whole pixels of a run, at least one."""
-    first = round(run[0])
-    return slice(first, max(round(run[1]), first + 1))
+        by_row = votes[:, left : max(right, left + 1)].sum(axis=1, dtype=np.float64)
+        top, bottom, _ = _best_run(by_row)
+        by_column = votes[top : max(bottom, top + 1)].sum(axis=0, dtype=np.float64)
+        left, right, most = _best_run(by_column)
+    (x, x_end), (y, y_end) = _refined(by_column, left, right), _refined(by_row, top, bottom)
+    return _Fit(Rectangle(x, y, max(x_end - x, 1.0), max(y_end - y, 1.0)), most)
 
 
 class _Polar:
@@ -236,22 +236,26 @@ class _Polar:
         if self.mirrored:
             # Darkness opposite to what moves counts a little against the sector, and no more.
             polar = np.where((polar < 0) & (polar[:, ::-1] > 0), 0.1 * polar, polar)
-        sides = _best_run(polar.sum(axis=0))
-        depths = (0.0, float(self.radii), 0.0)
+        by_angle = polar.sum(axis=0)
+        left, right, votes = _best_run(by_angle)
+        by_depth, near_end, far_end = by_angle, 0, self.radii
         for _ in range(2):
-            depths = _best_run(polar[:, _whole(sides)].sum(axis=1))
-            sides = _best_run(polar[_whole(depths)].sum(axis=0))
-        if sides[1] - sides[0] < 2 or depths[1] - depths[0] < 2:
+            by_depth = polar[:, left : max(right, left + 1)].sum(axis=1)
+            near_end, far_end, _ = _best_run(by_depth)
+            by_angle = polar[near_end : max(far_end, near_end + 1)].sum(axis=0)
+            left, right, votes = _best_run(by_angle)
+        if right - left < 2 or far_end - near_end < 2:
             return None
+        (first_r, last_r), (first_a, last_a) = _refined(by_depth, near_end, far_end), _refined(by_angle, left, right)
         sector = AnnulusSector(
             apex_x,
             apex_y,
-            first + depths[0] * step_r,
-            first + depths[1] * step_r,
-            math.degrees(low + sides[0] * step_a),
-            math.degrees(low + sides[1] * step_a),
+            first + first_r * step_r,
+            first + last_r * step_r,
+            math.degrees(low + first_a * step_a),
+            math.degrees(low + last_a * step_a),
         )
-        return _Fit(sector, sides[2])
+        return _Fit(sector, votes)
 
 
 def _best_sector(votes: Floats, inside: NDArray[np.bool_], *, mirrored: bool = False) -> _Fit | None:
@@ -278,7 +282,7 @@ def _best_sector(votes: Floats, inside: NDArray[np.bool_], *, mirrored: bool = F
     start = fine.best(sector.apex_x, sector.apex_y, sector)
     if start is None:
         return None
-    return _climb(fine, start, (0.02 * width, 0.04 * height), 3, near=True)
+    return _climb(fine, start, (0.014 * width, 0.028 * height), 2, near=True)
 
 
 def _axis(inside: NDArray[np.bool_], otherwise: float) -> float:
