@@ -205,8 +205,8 @@ def main() -> None:
                 continue
             path = Path(folder) / "clip.mp4"
             write_clip(path, made.pictures, 20, crf=str(16 + number % 12))
-            collector = EvidenceCollector()
             with open_clip(path) as clip:
+                collector = EvidenceCollector(clip.info.frames_declared)
                 for frame in clip.frames():
                     collector.offer(frame.pixels, clip.picture)
             start = time.perf_counter()

@@ -67,8 +67,9 @@ def measure(path: Path, seconds: dict[str, float]) -> int:
     with open_clip(path) as clip:
         count = sum(1 for _ in clip.frames())
     seconds["decoding"] += time.process_time() - start
-    evidence, repetition = EvidenceCollector(), RepetitionCollector()
+    repetition = RepetitionCollector()
     with open_clip(path) as clip:
+        evidence = EvidenceCollector(clip.info.frames_declared)
         for frame in clip.frames():
             start = time.process_time()
             evidence.offer(frame.pixels, clip.picture)

@@ -242,12 +242,13 @@ def _looked_through(
     kept: list[dict[str, Any]] = []
     excluded: list[dict[str, Any]] = []
     times: list[Fraction | None] = []
-    colours, evidence, repetition = ColourKind(), EvidenceCollector(), RepetitionCollector()
+    colours, repetition = ColourKind(), RepetitionCollector()
     played: list[int] = []  # index of each frame that `repetition` has seen
     unique = candidates = 0
     wanted_of_count = _wanted_of_count(open_raw_clip, sampling, hygiene)
     with open_raw_clip() as clip:
         info = clip.info
+        evidence = EvidenceCollector(info.frames_declared)
         keeps = wanted_of_count or Sampler(sampling, info.declared_rate).offer
         first: int | None = None
         for look in look_at(clip, hygiene):

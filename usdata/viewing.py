@@ -23,6 +23,8 @@ from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.field_of_view import ACCEPTED
 from usdata.imaging.geometry import Geometry, geometry_from
 from usdata.readers import open_clip
+from usdata.recipe import Hygiene
+from usdata.video_step import look_at
 
 TILE_WIDTH, TILE_HEIGHT, CAPTION = 260, 210, 34
 COLUMNS, ROWS = 6, 8
@@ -103,12 +105,13 @@ def _middle_frames(frames: pd.DataFrame) -> pd.DataFrame:
 
 
 def _view_clip(path: Path, page: Path) -> ViewResult:
-    collector = EvidenceCollector()
     pictures: list[NDArray[np.uint8]] = []
     stride, count = 1, 0
     with open_clip(path) as clip:
-        for frame in clip.frames():
-            collector.offer(frame.pixels, clip.picture)
+        collector = EvidenceCollector(clip.info.frames_declared)
+        for look in look_at(clip, Hygiene()):
+            if look.reason is None:
+                collector.offer(look.frame.pixels, clip.picture)
             if count % stride == 0:
                 pictures.append(np.asarray(clip.rgb()[..., ::-1].copy(), np.uint8))
                 if len(pictures) == 2 * FRAMES_OF_A_CLIP:

@@ -73,7 +73,7 @@ def test_no_pixel_of_a_name_is_stored(released: tuple[Path, dict[str, tuple[str,
         video = videos.loc[name]
         for _, frame in dataset.frames[dataset.frames["video_id"] == video["video_id"]].iterrows():
             stored = cv2.imread(str(folder / frame["path"]), cv2.IMREAD_GRAYSCALE)
-            x, y = video["fov_x"], video["fov_y"]
+            x, y = int(video["fov_x"]), int(video["fov_y"])
             assert not stored[ink[y : y + stored.shape[0], x : x + stored.shape[1]]].any()
             checked += 1
     assert checked >= 3

@@ -1,20 +1,22 @@
 """What a clip shows over time, pixel by pixel: evenly spaced unique frames, small, and what moves, what is lit, what is coloured in them.
 
-Frames come in one forward pass whose length nobody knows. A frame is kept each 1, 2, 4, ... frames: whenever there are too many, every
-second one is dropped. So at the end between half and all of the places are taken, evenly over the whole clip, whatever its length.
+Frames come in one forward pass whose length nobody knows for certain. A frame is kept each 1, 2, 4, ... frames: whenever there are too
+many, every second one is dropped. So at the end between half and all of the places are taken, evenly over the whole clip, whatever its
+length (fewer only where much less came than the container said).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 MOST_FRAMES = 24
-WORKING_SIDE = 240  # pixels: pictures are reduced by a whole factor so that their longer side is at least this, and below twice
+WORKING_SIDE = 320  # pixels: pictures are reduced by the least whole factor that makes their longer side no longer than this
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,17 @@ class EvidenceCollector:
         frames_seen: How many these were.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int | None = None) -> None:
+        """Begin.
+
+        Args:
+            expected: Frames that are likely to come, so that fewer are looked at in vain; it may be wrong.
+        """
         self.darkest: NDArray[np.uint8] | None = None
         self.brightest: NDArray[np.uint8] | None = None
         self.frames_seen = 0
-        self._stride = 1
+        # The greatest power of two that still leaves more than MOST_FRAMES.
+        self._stride = 1 << max(0, ((expected or 1) // MOST_FRAMES).bit_length() - 1)
         self._offered = 0
         self._frames: list[NDArray[np.uint8]] = []
         self._chroma: NDArray[np.uint8] | None = None
@@ -70,14 +78,14 @@ class EvidenceCollector:
         Args:
             pixels: (H, W) uint8.
             picture: Makes the frame in colour if it is looked at, (H, W, 3), or (H, W) where it is gray for certain; asked for the 1st,
-                2nd, 5th, 17th, 65th, ... frame.
+                5th, 33rd, 257th, ... frame.
         """
         position = self._offered
         self._offered += 1
         if self._shape is None:
             self._shape = pixels.shape[0], pixels.shape[1]
-            self._factor = max(1, max(self._shape) // WORKING_SIDE)
-        if position == 0 or (position & (position - 1) == 0 and position.bit_length() % 2):
+            self._factor = max(1, -(-max(self._shape) // WORKING_SIDE))
+        if position == 0 or (position & (position - 1) == 0 and position.bit_length() % 3 == 0):
             self._see_colour(picture())
         if position % self._stride:
             return
@@ -115,14 +123,15 @@ class EvidenceCollector:
         """The maps; None where no frame was seen."""
         if not self._frames or self._shape is None:
             return None
-        stack = np.stack(self._frames)
-        brightest, darkest = stack.max(axis=0), stack.min(axis=0)
-        total = np.zeros(stack.shape[1:], np.float32)
-        moved = np.zeros(stack.shape[1:], np.float32)
-        for place, frame in enumerate(self._frames):
+        first = self._frames[0]
+        brightest, darkest = first.copy(), first.copy()
+        total = first.astype(np.float32)
+        moved = np.zeros(first.shape, np.float32)
+        for before, frame in pairwise(self._frames):
+            cv2.max(brightest, frame, dst=brightest)
+            cv2.min(darkest, frame, dst=darkest)
             cv2.accumulate(frame, total)
-            if place:
-                cv2.accumulate(cv2.absdiff(frame, self._frames[place - 1]), moved)
+            cv2.accumulate(cv2.absdiff(frame, before), moved)
         count = len(self._frames)
         return Evidence(
             factor=self._factor,

@@ -79,7 +79,7 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     within = cv2.erode(inside, margin, borderValue=1)
     beyond = 1 - cv2.dilate(inside, margin)
     change = cv2.subtract(brightest[part], low)
-    usual = float(np.median(change[inside > 0])) if inside.any() else 0.0
+    usual = _percentile(change, inside, 50)
     longest = round(LONGEST_SHARE * box_width)
     ink_within, doubtful = _ink(low, change, within, usual, stroke, longest)
     ink_beyond, _ = _ink(low, change, np.asarray(beyond, np.uint8), None, stroke, longest)
@@ -126,7 +126,7 @@ def _ink(
     alone = np.where(where > 0, low, np.uint8(255))
     contrast = cv2.morphologyEx(alone, cv2.MORPH_TOPHAT, np.ones((stroke, stroke), np.uint8))
     # Where tissue hardly moves, its speckle stays, and ink is what stands out of that.
-    speckle = 0.0 if usual is None or not where.any() else float(np.percentile(contrast[where > 0], SPECKLE_PERCENTILE))
+    speckle = 0.0 if usual is None else _percentile(contrast, where, SPECKLE_PERCENTILE)
     ink, perhaps = np.zeros_like(low), np.zeros_like(low)
     # Letters that touch a bright layer part from it at a higher level.
     for level in sorted({max(float(each), PIXEL_ABOVE_SPECKLE * speckle) for each in LEVELS}):
@@ -135,8 +135,9 @@ def _ink(
         if count == 1:
             break
         lit = pieces > 0
+        of_lit = labels[lit]
         area, wide, high = (boxes[:, column] for column in (cv2.CC_STAT_AREA, cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT))
-        mean = np.bincount(labels[lit], weights=contrast[lit], minlength=count) / area
+        mean = np.bincount(of_lit, weights=contrast[lit], minlength=count) / area
         narrow = np.maximum(wide, high) <= longest
         narrow[0] = False
         short = narrow & (wide <= FLATTEST * high)
@@ -144,11 +145,17 @@ def _ink(
         if usual is not None and level == max(LEVELS[0], PIXEL_ABOVE_SPECKLE * speckle):
             still = _stands_still(labels, count, lit, change, usual)
             is_ink |= short & still & (mean > max(STILL_CONTRAST, ABOVE_SPECKLE * speckle))
-            perhaps = np.asarray(narrow[labels], np.uint8)
+            perhaps[lit] = narrow[of_lit]
         is_ink &= (area >= LEAST_PIXELS) & ((high >= LEAST_HIGH) | (level < LEVELS[-1]))
         is_ink[0] = False
-        ink |= np.asarray(is_ink[labels], np.uint8)
+        ink[lit] |= is_ink[of_lit]
     return ink, perhaps | ink
+
+
+def _percentile(levels: NDArray[np.uint8], where: NDArray[np.uint8], percent: float) -> float:
+    """The least gray level at or below which that share of the pixels lies, where the mask is not 0; 0 of none."""
+    totals = np.cumsum(cv2.calcHist([levels], [0], where, [256], [0, 256]).ravel(), dtype=np.float64)
+    return float(np.searchsorted(totals, percent / 100 * totals[-1])) if totals[-1] else 0.0
 
 
 def _stands_still(

@@ -31,12 +31,13 @@ from usdata.errors import ReadError, UserError
 from usdata.files import write_text
 from usdata.imaging.decision import decide
 from usdata.imaging.evidence import EvidenceCollector
-from usdata.imaging.geometry import Rectangle, geometry_json
+from usdata.imaging.geometry import Rectangle, geometry_from, geometry_json
 from usdata.imaging.overlays import overlays_inside
 from usdata.layouts import listed
 from usdata.readers import open_clip
 from usdata.readers.base import Clip
-from usdata.recipe import Answer, Recipe
+from usdata.recipe import Answer, Hygiene, Recipe
+from usdata.video_step import look_at
 
 COLUMNS = ("video_id", "answer", "reviewer", "date", "geometry")
 SHOWN_WIDTH = 300  # pixels of a frame on the page
@@ -84,12 +85,14 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
     paths = {row.video_id: row.path for row in listed(recipe, Path(raw)).rows}
     if missing := [video_id for video_id in wanted["video_id"] if video_id not in paths]:
         raise UserError(missing[0], f"is not among the clips under {raw}", "give the folder and the secret of the build")
-    look = partial(_looked_at, accept=recipe.field_of_view.accept)
+    look = partial(_looked_at, accept=recipe.field_of_view.accept, hygiene=recipe.hygiene)
     clips: list[dict[str, Any]] = []
-    records = wanted[["video_id", "review_reason", "status", "reason"]].to_dict("records")
+    records = wanted[["video_id", "review_reason", "fov_geometry"]].to_dict("records")
+    raws = [Path(raw) / paths[row["video_id"]] for row in records]
+    taken = [row["fov_geometry"] if isinstance(row["fov_geometry"], str) else None for row in records]
     # Decoders hang and crash: they do so in another process.
     with progress("drawing clips", len(records), "clips") as advance, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for record, drawn in zip(records, pool.map(look, [Path(raw) / paths[row["video_id"]] for row in records]), strict=True):
+        for record, drawn in zip(records, pool.map(look, raws, taken), strict=True):
             why = record["review_reason"] if isinstance(record["review_reason"], str) else "nothing to doubt"
             clips.append({"video_id": record["video_id"], "why": why, **drawn})
             advance(1)
@@ -100,33 +103,37 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
     return ReviewPage(page, len(clips))
 
 
-def _looked_at(path: Path, *, accept: float) -> dict[str, Any]:
-    """Pictures of a raw clip with what was seen in it, and the geometry that an acceptance would mean."""
-    collector = EvidenceCollector()
-    kept: list[NDArray[np.uint8]] = []
+def _looked_at(path: Path, taken: str | None, *, accept: float, hygiene: Hygiene) -> dict[str, Any]:
+    """Pictures of a raw clip with what was seen in it, and the geometry that an acceptance would mean: the one taken, or a proposal."""
     try:
         with open_clip(path) as clip:
-            kept = _frames(clip, collector)
+            collector = EvidenceCollector(clip.info.frames_declared)
+            kept = _frames(clip, collector, hygiene)
             regions, height, width = clip.info.regions, clip.info.height, clip.info.width
     except ReadError as error:
         return {"pictures": [], "geometry": "", "outline": f"cannot be read: {error.reason}"}
     if not kept:
         return {"pictures": [], "geometry": "", "outline": "no frame of it decodes"}
-    decision = decide(collector.evidence, regions, accept=accept)
-    geometry = decision.geometry or decision.proposal or Rectangle(0, 0, width, height)
+    if taken is not None:
+        geometry, outline = geometry_from(taken), "as taken"
+    else:
+        decision = decide(collector.evidence, regions, accept=accept)
+        proposal = decision.geometry or decision.proposal
+        outline = "the whole picture" if proposal is None else "proposed"
+        geometry = proposal or Rectangle(0, 0, width, height)
     ink = overlays_inside(collector, geometry).mask if collector.darkest is not None else None
-    colour = GREEN if decision.geometry is not None else ORANGE
-    outline = "as taken" if decision.geometry is not None else "proposed" if decision.proposal is not None else "the whole picture"
+    colour = ORANGE if taken is None else GREEN
     pictures = [_picture(frame, np.asarray(geometry.polygon()), colour, ink) for frame in kept]
     return {"pictures": pictures, "geometry": geometry_json(geometry), "outline": f"{geometry.kind.replace('_', ' ')}, {outline}"}
 
 
-def _frames(clip: Clip, collector: EvidenceCollector) -> list[NDArray[np.uint8]]:
-    """Evenly spaced frames (BGR), as many as are shown; all are offered to the collector."""
+def _frames(clip: Clip, collector: EvidenceCollector, hygiene: Hygiene) -> list[NDArray[np.uint8]]:
+    """Evenly spaced frames (BGR), as many as are shown; the unique ones are offered to the collector."""
     kept: list[NDArray[np.uint8]] = []
     stride = 1
-    for count, frame in enumerate(clip.frames()):
-        collector.offer(frame.pixels, clip.picture)
+    for count, look in enumerate(look_at(clip, hygiene)):
+        if look.reason is None:
+            collector.offer(look.frame.pixels, clip.picture)
         if count % stride == 0:
             kept.append(np.asarray(clip.rgb()[..., ::-1].copy(), np.uint8))
             if len(kept) == 2 * SHOWN_FRAMES:
