@@ -88,7 +88,7 @@ VIDEOS_SCHEMA = _schema(
     ("fov_polygon?", pa.string(), "JSON of the outline's corners [x, y] in raw pixels"),
     ("fov_stored_geometry?", pa.string(), "JSON of the geometry's parameters in pixels of the stored images"),
     ("fov_confidence?", pa.float64(), "0 to 1; of the estimate, also where it was not accepted"),
-    ("fov_origin?", pa.string(), "override, dicom_region, estimate or none; null if the clip was not read"),
+    ("fov_origin?", pa.string(), "override, dicom_region, estimate, consensus or none; null if the clip was not read"),
     ("fov_views?", pa.int32(), "pictures side by side: 1, or 2 for a dual view; null = unknown"),
     (
         "overlays",

@@ -192,6 +192,9 @@ class FieldOfView(_Section):
     overrides: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """video_id to a geometry that a person gives, in source pixels: {kind: rectangle, x, y, width, height} or {kind: annulus_sector,
     apex_x, apex_y, radius_inner, radius_outer, angle_left_deg, angle_right_deg}."""
+    consensus: bool = True
+    """A clip without a sure estimate may take what at least three clips of the same source, device and picture size agree on, where its own
+    picture speaks for it."""
     unsure: Literal["keep", "hold"] = "keep"
     """A clip without a field of view: keep it, whole, and mark it for review; or hold it back until a person has looked."""
 

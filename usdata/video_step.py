@@ -91,6 +91,7 @@ class Seeing:
         override: Geometry as JSON that a person gave.
         answer: What a person said: accept, reject, or None.
         shown: Geometry as JSON that the person was shown.
+        consensus: Geometries as JSON that other clips of the device have; see `usdata.building.consensus`.
         crop: As in the recipe's `image`.
         max_side: As in the recipe's `image`.
     """
@@ -102,6 +103,7 @@ class Seeing:
     override: str | None = None
     answer: str | None = None
     shown: str | None = None
+    consensus: tuple[str, ...] = ()
     crop: Crop = "none"
     max_side: int | None = None
 
@@ -212,7 +214,8 @@ def look_through(
         store: Called after the pass with each kept frame's index, pixels and way of storing; gives further columns of its row.
 
     Returns:
-        `status`, `reason`, `video`, `kept` and `excluded`, as in the journal. A clip that cannot be read is a result too.
+        `status`, `reason`, `video`, `kept` and `excluded`, as in the journal; `proposal` (the geometry that was not accepted, JSON) and
+        `consensus` (what was offered). A clip that cannot be read is a result too, without the last two.
     """
     try:
         with HeldFrames(scratch) as held:
@@ -286,8 +289,10 @@ def _looked_through(
         declared = "" if info.frames_declared is None else f" of {info.frames_declared} declared"
         reason = f"cut short: {len(times)} frames{declared} decode (read.truncated: exclude)"
     framing = Framing(info.height, info.width, None, "none", None)
+    proposal: str | None = None
     if seeing is not None:
         framing, seen = _see(evidence, clip, seeing, colours.word)
+        proposal = seen.pop("proposal")
         video |= seen
         if seen["fov_views"] is not None and seen["fov_views"] > 1:
             video["flags"] = sorted([*video["flags"], "dual_view"])
@@ -310,7 +315,8 @@ def _looked_through(
             for row, pixels in pictures
             if row["frame_index"] not in again
         ]
-    return {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
+    result = {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
+    return result | {"proposal": proposal, "consensus": [] if seeing is None else list(seeing.consensus)}
 
 
 def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing, colour_kind: str | None) -> tuple[Framing, dict[str, Any]]:
@@ -319,7 +325,8 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing, colour_kind: 
     given = seeing.shown if seeing.answer == "accept" and seeing.shown is not None else seeing.override
     override = None if given is None else geometry_from(given)
     evidence = collector.evidence
-    decision = decide(evidence, info.regions, accept=seeing.accept, override=override)
+    consensus = [geometry_from(text) for text in seeing.consensus]
+    decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
     geometry = decision.geometry
     framing = Framing(info.height, info.width, geometry, seeing.crop, seeing.max_side, RELEASE_MARGIN if seeing.release else 0)
     columns: dict[str, Any] = {
@@ -327,6 +334,7 @@ def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing, colour_kind: 
         "fov_origin": decision.origin,
         "fov_confidence": decision.confidence,
         "fov_views": decision.views,
+        "proposal": None if decision.proposal is None else geometry_json(decision.proposal),
         "review": "needed" if geometry is None else None,
         "review_reason": f"no field of view: {decision.why}" if geometry is None else None,
     }

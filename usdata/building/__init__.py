@@ -1,10 +1,11 @@
 """The build: a recipe and a folder of raw clips in, a data set folder out.
 
-List the clips, run the per-video step over them in worker processes, then do what needs all of them (duplicates, groups, labels, folds) and
-write the tables. Everything happens in a staging folder beside the target, which is renamed when it is whole: a data set folder exists
-entirely or not at all. Each finished clip is journalled there, so a build that was stopped goes on where it was, and a build of other
-settings or more files does only the steps that they touch. Equal raw bytes and an equal recipe give equal bytes, whatever the workers, the
-order of files, the place, the interruptions, or what stood there before.
+List the clips, run the per-video step over them in worker processes, once more over those to which a field of view of their device's other
+clips is offered, then do what needs all of them (duplicates, groups, labels, folds) and write the tables. Everything happens in a staging
+folder beside the target, which is renamed when it is whole: a data set folder exists entirely or not at all. Each finished clip is
+journalled there, so a build that was stopped goes on where it was, and a build of other settings or more files does only the steps that
+they touch. Equal raw bytes and an equal recipe give equal bytes, whatever the workers, the order of files, the place, the interruptions, or
+what stood there before.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from usdata import manifest
+from usdata.building.consensus import offered
 from usdata.building.staging import (
     OVERWRITE,
     STEPS,
@@ -217,13 +219,14 @@ def _run_steps(
     sources = {source.name: source for source in recipe.sources}
     results: dict[str, dict[str, Any]] = {}
     tasks: list[VideoTask] = []
+    every: dict[str, VideoTask] = {}
     with progress("looking for finished clips", len(rows), "clips") as advance:
         for row in rows:
             advance(1)
             if row.status != "ok":
                 results[row.video_id] = no_result(row.status, row.reason or "")
                 continue
-            task = _task(row, hashes[row.path], sources[row.source], recipe, raw, staging)
+            task = every[row.video_id] = _task(row, hashes[row.path], sources[row.source], recipe, raw, staging)
             finished = journalled(task)
             if finished is None and standing is not None:
                 finished = taken_over(task, standing)
@@ -234,20 +237,39 @@ def _run_steps(
     reused = sum(row.status == "ok" for row in rows) - len(tasks)
     if reused:
         say(f"{reused:,} clips are done already and taken over, {len(tasks):,} to go")
+    _do(tasks, "reading clips", recipe, run, stop, results)
+    shapes = offered(rows, results) if recipe.field_of_view.consensus else {}
+    # A step that was done with the same shapes is done; the key of its journal is that of the step without any.
+    again = [
+        replace(task, seeing=replace(task.seeing, consensus=shapes.get(video_id, ())))
+        for video_id, task in every.items()
+        if tuple(results[video_id].get("consensus", ())) != shapes.get(video_id, ())
+    ]
+    _do(again, "reading clips again", recipe, run, stop, results)
+    return results, reused
+
+
+def _do(tasks: list[VideoTask], title: str, recipe: Recipe, run: Runner, stop: StopFlag, results: dict[str, dict[str, Any]]) -> None:
+    """Run per-video steps; their results go into `results`.
+
+    Raises:
+        Stopped: A signal came before all were done.
+    """
     # Long clips first, so that no worker is left with one at the end.
     tasks.sort(key=lambda task: (-task.bytes, task.video_id))
+    left = len(tasks)
     with (
         stop.deferred(),
-        progress("reading clips", len(tasks), "clips") as advance,
+        progress(title, len(tasks), "clips") as advance,
         closing(run(process_video, tasks, timeout_s=recipe.read.timeout_s, memory_mb=recipe.read.memory_mb)) as done,
     ):
         for position, outcome in done:
             task = tasks[position]
             results[task.video_id] = no_result("failed", outcome.reason) if isinstance(outcome, Failure) else outcome
+            left -= 1
             advance(1)
-            if stop.name is not None and len(results) < len(rows):
-                raise Stopped(f"stopped with {len(results)} of {len(rows)} files done and saved; run the same command again to go on")
-    return results, reused
+            if stop.name is not None and left:
+                raise Stopped(f"stopped with {len(tasks) - left} of {len(tasks)} clips done and saved; run the same command again to go on")
 
 
 def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:

@@ -2,8 +2,10 @@
 
 1. override: a person gave it in the recipe;
 2. dicom_region: the file describes one region of tissue; inside it the estimate gives the sector, else the region is the rectangle;
-3. estimate: from what moves, at or above the accepted confidence;
-4. none: a person must look.
+3. estimate: from what moves, where that is certain;
+4. consensus: one that other clips of the same device agree on, and that this clip's picture speaks for;
+5. estimate: at or above the accepted confidence;
+6. none: a person must look.
 
 Guarantees: a doubt is told in words and never hidden: `why` is empty only where the answer was accepted.
 """
@@ -16,7 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from usdata.imaging.evidence import Evidence
-from usdata.imaging.field_of_view import estimate
+from usdata.imaging.field_of_view import CERTAIN, estimate, supports
 from usdata.imaging.geometry import Geometry, Rectangle
 from usdata.readers.base import Region
 
@@ -29,11 +31,11 @@ class Decision:
 
     Attributes:
         geometry: In source pixels; None where none was accepted.
-        origin: override, dicom_region, estimate or none.
-        confidence: Of the estimate, where one was made.
+        origin: override, dicom_region, estimate, consensus or none.
+        confidence: Of the estimate, or of what the clip says of the consensus.
         views: Pictures side by side; None = unknown.
         why: What a person must look at; empty where the answer was accepted.
-        proposal: The best guess where none was accepted.
+        proposal: What the estimate found where that was not taken.
     """
 
     geometry: Geometry | None
@@ -50,6 +52,7 @@ def decide(
     *,
     accept: float,
     override: Geometry | None = None,
+    consensus: Sequence[Geometry] = (),
 ) -> Decision:
     """The field of view of one clip.
 
@@ -58,6 +61,7 @@ def decide(
         regions: What the file describes.
         accept: Least confidence of an estimate that is taken.
         override: What a person gave.
+        consensus: What other clips of the same device have, those of most clips first.
     """
     if override is not None:
         return Decision(override, "override", None, 1)
@@ -70,7 +74,13 @@ def decide(
         largest = max(tissue, key=lambda region: region.width * region.height)
         return _in_region(evidence, largest, accept)
     found = estimate(evidence)
-    if found.geometry is not None and found.confidence >= accept:
+    accepted = found.geometry is not None and found.confidence >= accept
+    if found.views == 1 and found.confidence < CERTAIN:
+        supported = [(supports(evidence, shape, found.geometry) or 0.0, -place) for place, shape in enumerate(consensus)]
+        confidence, place = max(supported, default=(0.0, 0))
+        if confidence:
+            return Decision(consensus[-place], "consensus", confidence, 1, proposal=found.geometry)
+    if accepted:
         return Decision(found.geometry, "estimate", found.confidence, found.views)
     return Decision(None, "none", found.confidence, found.views, found.why or "not sure enough", found.geometry)
 

@@ -61,6 +61,19 @@ def edge_sharpness(geometry: Geometry, level: Floats) -> dict[str, float]:
     return found
 
 
+def sharp_edges(geometry: Geometry, level: Floats, least: float) -> list[tuple[Floats, Floats]]:
+    """Points (x, y) along the edges of a shape that are at least so sharp, within the picture; arguments as in `edge_sharpness`."""
+    lines = _outline(geometry)
+    exists = dict(zip(lines, _on_outline(geometry, *(np.stack([line[axis] for line in lines.values()]) for axis in (0, 1))), strict=True))
+    found = []
+    for edge, sharpness in edge_sharpness(geometry, level).items():
+        x, y = lines[edge][:2]
+        within = exists[edge] & (x >= 0) & (y >= 0) & (x <= level.shape[1] - 1) & (y <= level.shape[0] - 1)
+        if sharpness >= least and within.any():
+            found.append((x[within].astype(np.float32), y[within].astype(np.float32)))
+    return found
+
+
 def _outline(geometry: Geometry) -> dict[str, _Line]:
     """Points ALONG each edge."""
     if isinstance(geometry, Rectangle):

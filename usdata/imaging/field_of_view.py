@@ -15,15 +15,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from usdata.imaging.edges import CUTS, edge_sharpness
+from usdata.imaging.edges import CUTS, edge_sharpness, sharp_edges
 from usdata.imaging.evidence import Evidence
 from usdata.imaging.geometry import AnnulusSector, Geometry, Rectangle
 from usdata.imaging.shape_search import Fit, SectorFit, best_rectangle, best_sector
-from usdata.imaging.tissue import DIM, LEAST_AREA, dim_pixels, ground_level, hull_of, is_dual, tissue_mask
+from usdata.imaging.tissue import DIM, LEAST_AREA, LIT, dim_pixels, ground_level, hull_of, is_dual, tissue_mask
 
 Floats = NDArray[np.float32]
 
 ACCEPTED = 0.85  # confidence from which an estimate is taken without asking anyone
+CERTAIN = 0.95  # confidence from which no other clips are asked
 AGAINST = 0.7  # weight of a still pixel against a moving one
 FAINT = 0.15  # weight of a dim pixel that touches what moves
 SURER = 0.05  # by how much the confidence must grow where something dim is left out
@@ -37,6 +38,10 @@ BEYOND = 0.01  # of a sector lies where nothing moves: less is no sign of a box
 SHARP_CUT = 0.5  # sharpness of the sides of a box that cuts a sector, at least
 CUT_GAIN, CUT_GAIN_BOX = 1.01, 1.03  # a sector that is cut by a box must explain this much more than one that is not, or a rectangle
 CUT_PROMISE = 0.995  # of that gain, already before the box is fitted: else nothing comes of it
+HELD_BY_OTHERS = 0.97  # of what moves must lie in a field of view that other clips have
+AROUND = (7, 15)  # sides of the squares that enlarge it to the inner and outer edge of a ring
+MOST_LIT = 0.3  # of that ring may be lit: letters, and panels
+SHARP_ELSEWHERE, ELSEWHERE = 0.7, 5.0  # sharpness of an edge that must not lie so many working pixels from theirs
 SECTOR_GAIN = 1.012  # a sector must explain this much more than a rectangle, which has fewer parameters
 
 
@@ -231,6 +236,47 @@ def _confidence(geometry: Geometry, agreement: float, held: float, contrast: Flo
         edges = 0.55 + min(weakest, sides[-1] if skew < 1 else sides[0])
         edges = min(edges, 0.85 + sharp.get("near", 1.0), 0.35 + sides[0] if skew > SKEWED_DEG else 1.0)
     return float(min(1.0, 0.3 + 0.75 * agreement) * min(1.0, edges) * min(1.0, 0.1 + held))
+
+
+def supports(evidence: Evidence, geometry: Geometry, proposal: Geometry | None = None) -> float | None:
+    """How far a clip's own picture speaks for a field of view that other clips of its device have: a confidence; None where it does not.
+
+    It must hold nearly all that moves, end sharply along two edges at least (a dark flank shows nothing) and have little but the ground
+    around it, and no sharp edge of what was found in the clip itself may lie elsewhere.
+
+    Args:
+        evidence: Of the clip's unique frames.
+        geometry: In source pixels.
+        proposal: What the estimate found, in source pixels.
+    """
+    inside, _ = tissue_mask(evidence)
+    if not inside.any():
+        return None
+    seen = _Seen(evidence, inside)
+    scale = 1 / evidence.factor
+    shape = geometry.scaled(scale, scale)
+    mask = shape.mask(*inside.shape)
+    held = seen.held(mask)
+    sharp = edge_sharpness(shape, seen.contrast)
+    if held < HELD_BY_OTHERS or sum(value >= FADES for value in sharp.values()) < 2:
+        return None
+    near, far = (cv2.dilate(mask.astype(np.uint8), np.ones((side, side), np.uint8)) for side in AROUND)
+    around = seen.contrast[(far > 0) & (near == 0)]
+    if np.count_nonzero(around > LIT) > MOST_LIT * around.size:
+        return None
+    if proposal is not None:
+        away = _distance_to_edge(mask)
+        for x, y in sharp_edges(proposal.scaled(scale, scale), seen.contrast, SHARP_ELSEWHERE):
+            if float(np.median(cv2.remap(away, x, y, cv2.INTER_NEAREST, borderValue=0.0))) > ELSEWHERE:
+                return None
+    return round(min(1.0, 0.3 + 0.75 * seen.agreement(mask)) * min(1.0, 0.1 + held), 4)
+
+
+def _distance_to_edge(mask: NDArray[np.bool_]) -> Floats:
+    """Distance of each pixel to the nearest on the other side of a mask's edge, (H, W); beyond the picture nothing lies inside."""
+    padded = cv2.copyMakeBorder(mask.astype(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    sides = [cv2.distanceTransform(side, cv2.DIST_L2, 3) for side in (padded, 1 - padded)]
+    return np.asarray((sides[0] + sides[1])[1:-1, 1:-1], np.float32)
 
 
 def _in_source_pixels(geometry: Geometry, factor: int, height: int, width: int) -> Geometry:
