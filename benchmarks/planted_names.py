@@ -27,7 +27,8 @@ from usdata.imaging.framing import Framing
 from usdata.phantoms.encoding import write_clip
 from usdata.recipe import Hygiene, Reading
 from usdata.sampling import SamplingRule
-from usdata.video_step import Seeing, look_through
+from usdata.seeing import Seeing
+from usdata.video_step import look_through
 
 PLACES = ("outside", "across", "inside")
 NAMES = ("DOE, JANE", "MUELLER^HANS", "A. Featherstone", "ID 0047-11", "Okonkwo 12/03/1961", "Li", "pat. 4711")

@@ -1,4 +1,4 @@
-"""What seeing costs: field of view, overlays and repetition, against decoding the same clips in the same run.
+"""What seeing costs: field of view, mode, overlays, ruler and repetition, against decoding the same clips in the same run.
 
     python benchmarks/seeing_cost.py CLIPS [--repeats 3] [--every 1]
 
@@ -18,14 +18,13 @@ from pathlib import Path
 import cv2
 
 from usdata.errors import ReadError
-from usdata.imaging.decision import decide
 from usdata.imaging.evidence import EvidenceCollector
-from usdata.imaging.overlays import overlays_inside
 from usdata.imaging.repetition import RepetitionCollector
 from usdata.readers import open_clip
+from usdata.seeing import Seeing, see
 
 LIMIT = 0.35
-PARTS = ("evidence", "repetition", "estimate", "overlays")
+PARTS = ("evidence", "repetition", "seeing")
 
 
 def main() -> None:
@@ -77,17 +76,13 @@ def measure(path: Path, seconds: dict[str, float]) -> int:
             repetition.offer(frame.pixels)
             seconds["evidence"] += between - start
             seconds["repetition"] += time.process_time() - between
-        regions = clip.info.regions
+        info = clip.info
     start = time.process_time()
     repetition.found()
     between = time.process_time()
     seconds["repetition"] += between - start
-    decision = decide(evidence.evidence, regions, accept=0.85)
-    start = time.process_time()
-    seconds["estimate"] += start - between
-    if decision.geometry is not None:
-        overlays_inside(evidence, decision.geometry)
-    seconds["overlays"] += time.process_time() - start
+    see(evidence, info, Seeing(), "gray")
+    seconds["seeing"] += time.process_time() - between
     return count
 
 

@@ -78,7 +78,7 @@ VIDEOS_SCHEMA = _schema(
     ("label?", pa.string(), "the class used for training and evaluation; null = unlabelled"),
     ("labels", pa.list_(pa.string()), "every label that the source gives, as 'name=value'"),
     ("licence?", pa.string(), "licence of this clip"),
-    ("mode?", pa.string(), "b_mode, colour_doppler, m_mode, spectral or unknown; null if no frame was kept"),
+    ("mode?", pa.string(), "b_mode, colour_doppler, elastography, m_mode, spectral or unknown; null if the clip was not read"),
     ("fov_kind?", pa.string(), "rectangle or annulus_sector; null = no field of view was determined"),
     ("fov_x?", pa.int32(), "box of the field of view in raw pixels"),
     ("fov_y?", pa.int32(), "box of the field of view in raw pixels"),
@@ -93,7 +93,8 @@ VIDEOS_SCHEMA = _schema(
     (
         "overlays",
         pa.list_(pa.string()),
-        "bright and still in the field of view or across its edge: graphics, text; unknown: too few frames",
+        "in the field of view or across its edge: text, caliper (small crosses), graphics (what else is bright and still), ruler, ecg; "
+        "unknown: too few frames",
     ),
     ("overlay_share?", pa.float64(), "share of the field of view that they cover, 0 to 1"),
     ("overlay_path?", pa.string(), "mask of them at the stored size (PNG, 255 = overlay), relative to the data set; null = none found"),

@@ -208,7 +208,7 @@ class FieldOfView(_Section):
         return self
 
 
-Mode = Literal["b_mode", "colour_doppler", "m_mode", "spectral", "unknown"]
+Mode = Literal["b_mode", "colour_doppler", "elastography", "m_mode", "spectral", "unknown"]
 
 
 class Answer(_Section):
@@ -239,6 +239,9 @@ class Image(_Section):
     """none: whole pictures; box: cut to the field of view's box; mask: that, and everything outside the field of view black."""
     max_side: int | None = Field(default=None, ge=16)
     """Shrink so that the longer side has at most this many pixels; null keeps the source's size."""
+    overlays: Literal["keep", "black", "inpaint"] = "keep"
+    """What becomes of letters and graphics that are found over the tissue: keep; black; or inpaint, from what lies around them. A mask
+    beside the images says where they are."""
 
 
 class Duplicates(_Section):

@@ -12,7 +12,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -27,18 +27,15 @@ from usdata.errors import ReadError
 from usdata.files import canonical_json, sha256_stream, sha256_text, write_text
 from usdata.held_frames import HeldFrames
 from usdata.imaging.colour import ColourKind
-from usdata.imaging.decision import decide
 from usdata.imaging.evidence import EvidenceCollector
-from usdata.imaging.framing import Crop, Framing
-from usdata.imaging.geometry import box_of, geometry_from, geometry_json, polygon_json
-from usdata.imaging.mode import mode_of
-from usdata.imaging.overlays import RELEASE_MARGIN, overlays_inside
+from usdata.imaging.framing import Framing
 from usdata.imaging.repetition import Repetition, RepetitionCollector
 from usdata.readers import open_clip
 from usdata.readers.archives import open_raw
 from usdata.readers.base import Clip, Frame
 from usdata.recipe import Hygiene, Image, Reading
 from usdata.sampling import Sampler, SamplingRule, choose
+from usdata.seeing import Seeing, see
 
 LIT_GRAY_LEVEL = 4
 SATURATED_GRAY_LEVEL = 250
@@ -46,6 +43,9 @@ SHORT_CLIP_FRAMES = 8
 BLANK_SHARE = 0.95
 NEAR_REPEATS_SHARE = 0.3
 REDUCED_SIDE = 64
+
+
+Store = Callable[[int, NDArray[np.uint8], Framing], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -77,35 +77,6 @@ class VideoTask:
     seeing: Seeing
     members: tuple[str, ...] = ()
     shown: str | None = None
-
-
-@dataclass(frozen=True)
-class Seeing:
-    """How one clip's field of view is found, and what becomes of a clip without.
-
-    Attributes:
-        accept: Least confidence of an estimate.
-        hold: A clip without a field of view, or (release) with text inside it, is held back for review.
-        release: See the recipe's key.
-        modes: Those that are kept; None: all.
-        override: Geometry as JSON that a person gave.
-        answer: What a person said: accept, reject, or None.
-        shown: Geometry as JSON that the person was shown.
-        consensus: Geometries as JSON that other clips of the device have; see `usdata.building.consensus`.
-        crop: As in the recipe's `image`.
-        max_side: As in the recipe's `image`.
-    """
-
-    accept: float = 0.85
-    hold: bool = False
-    release: bool = False
-    modes: tuple[str, ...] | None = None
-    override: str | None = None
-    answer: str | None = None
-    shown: str | None = None
-    consensus: tuple[str, ...] = ()
-    crop: Crop = "none"
-    max_side: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,7 +129,12 @@ def process_video(task: VideoTask) -> dict[str, Any]:
             task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, seeing=task.seeing, scratch=scratch, store=store
         )
         _hide_names(result, task)
+        framing = result.pop("framing", None)
+        if result["kept"] and framing is not None:
+            result["video"]["overlay_path"] = _store_overlays(framing, task, staging, written)
         kept = {Path(row["path"]).name for row in result["kept"]}
+        if result["kept"] and result["video"].get("overlay_path") is not None:
+            kept.add(Path(result["video"]["overlay_path"]).name)
         for path in staging.iterdir():
             if path.name not in kept:
                 path.unlink()
@@ -200,7 +176,7 @@ def look_through(
     hygiene: Hygiene,
     seeing: Seeing | None = None,
     scratch: Path | None = None,
-    store: Callable[[int, NDArray[np.uint8], Framing], dict[str, Any]] | None = None,
+    store: Store | None = None,
 ) -> dict[str, Any]:
     """Read a clip once, forward, and say what it is and what becomes of each of its frames.
 
@@ -214,8 +190,8 @@ def look_through(
         store: Called after the pass with each kept frame's index, pixels and way of storing; gives further columns of its row.
 
     Returns:
-        `status`, `reason`, `video`, `kept` and `excluded`, as in the journal; `proposal` (the geometry that was not accepted, JSON) and
-        `consensus` (what was offered). A clip that cannot be read is a result too, without the last two.
+        `status`, `reason`, `video`, `kept` and `excluded`, as in the journal; `proposal` (the geometry that was not taken, JSON),
+        `consensus` (what was offered) and `framing` (how frames are stored). A clip that cannot be read is a result too, without these.
     """
     try:
         with HeldFrames(scratch) as held:
@@ -239,7 +215,7 @@ def _looked_through(
     seeing: Seeing | None,
     scratch: Path | None,
     held: HeldFrames,
-    store: Callable[[int, NDArray[np.uint8], Framing], dict[str, Any]] | None,
+    store: Store | None,
 ) -> dict[str, Any]:
     open_raw_clip = partial(open_clip, raw, backend=read.backend, scratch=scratch)
     kept: list[dict[str, Any]] = []
@@ -291,15 +267,15 @@ def _looked_through(
     framing = Framing(info.height, info.width, None, "none", None)
     proposal: str | None = None
     if seeing is not None:
-        framing, seen = _see(evidence, clip, seeing, colours.word)
-        proposal = seen.pop("proposal")
-        video |= seen
-        if seen["fov_views"] is not None and seen["fov_views"] > 1:
+        seen = see(evidence, info, seeing, colours.word)
+        framing, proposal = seen.framing, seen.proposal
+        video |= seen.columns
+        if video["fov_views"] is not None and video["fov_views"] > 1:
             video["flags"] = sorted([*video["flags"], "dual_view"])
-        if kept and reason is None and seeing.hold and seen["review"] == "needed":
-            reason = f"held back for review: {seen['review_reason']}"
-        if kept and reason is None and seeing.modes is not None and seen["mode"] not in seeing.modes:
-            reason = f"is {seen['mode'].replace('_', ' ')}, which the recipe does not keep (modes)"
+        if kept and reason is None and seeing.hold and video["review"] == "needed":
+            reason = f"held back for review: {video['review_reason']}"
+        if kept and reason is None and seeing.modes is not None and video["mode"] not in seeing.modes:
+            reason = f"is {video['mode'].replace('_', ' ')}, which the recipe does not keep (modes)"
         if seeing.answer == "reject":
             reason = "rejected in review"
     again = _played_again(repeated, played) if hygiene.repeated == "one_period" else frozenset()
@@ -316,49 +292,7 @@ def _looked_through(
             if row["frame_index"] not in again
         ]
     result = {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
-    return result | {"proposal": proposal, "consensus": [] if seeing is None else list(seeing.consensus)}
-
-
-def _see(collector: EvidenceCollector, clip: Clip, seeing: Seeing, colour_kind: str | None) -> tuple[Framing, dict[str, Any]]:
-    """How the clip's frames are stored, and the columns of videos.parquet that tell of its field of view."""
-    info = clip.info
-    given = seeing.shown if seeing.answer == "accept" and seeing.shown is not None else seeing.override
-    override = None if given is None else geometry_from(given)
-    evidence = collector.evidence
-    consensus = [geometry_from(text) for text in seeing.consensus]
-    decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
-    geometry = decision.geometry
-    framing = Framing(info.height, info.width, geometry, seeing.crop, seeing.max_side, RELEASE_MARGIN if seeing.release else 0)
-    columns: dict[str, Any] = {
-        "mode": mode_of(evidence, info.regions, geometry or decision.proposal, colour_kind),
-        "fov_origin": decision.origin,
-        "fov_confidence": decision.confidence,
-        "fov_views": decision.views,
-        "proposal": None if decision.proposal is None else geometry_json(decision.proposal),
-        "review": "needed" if geometry is None else None,
-        "review_reason": f"no field of view: {decision.why}" if geometry is None else None,
-    }
-    if geometry is not None and framing.stored_geometry is not None:
-        columns |= {
-            "fov_kind": geometry.kind,
-            "fov_geometry": geometry_json(geometry),
-            "fov_polygon": polygon_json(geometry),
-            "fov_stored_geometry": geometry_json(framing.stored_geometry),
-            **dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box_of(geometry, info.height, info.width), strict=True)),
-        }
-        found = overlays_inside(collector, geometry)
-        columns |= {"overlays": list(found.words), "overlay_share": found.share}
-        if seeing.release and found.words and override is None:
-            columns |= {"review": "needed", "review_reason": f"{' and '.join(found.words)} inside the field of view"}
-    if seeing.answer is not None:
-        columns |= {"review": f"{seeing.answer}ed", "review_reason": _why_asked(collector, clip, seeing, colour_kind)}
-    return framing, columns
-
-
-def _why_asked(collector: EvidenceCollector, clip: Clip, seeing: Seeing, colour_kind: str | None) -> str | None:
-    """Why the clip waited before a person answered."""
-    asked = _see(collector, clip, replace(seeing, answer=None, shown=None), colour_kind)[1]
-    return str(asked["review_reason"]) if asked["review_reason"] is not None else None
+    return result | {"proposal": proposal, "consensus": [] if seeing is None else list(seeing.consensus), "framing": framing}
 
 
 _WITH_ITS_CLIP = {"reason": "clip_excluded", "duplicate_of": None, "difference": None}
@@ -409,6 +343,7 @@ def _facts(clip: Clip, times: list[Fraction | None], unique: int) -> dict[str, A
         "device": info.device,
         "mm_per_pixel_x": info.mm_per_pixel_x,
         "mm_per_pixel_y": info.mm_per_pixel_y,
+        "spacing_source": None if info.mm_per_pixel_x is None else "file",
         "regions": canonical_json([asdict(region) for region in info.regions]) if info.regions else None,
         "notes": notes,
         **_rates(times, unique),
@@ -522,18 +457,29 @@ def _store(
 ) -> dict[str, Any]:
     """Write a frame's image; its name and digest are added to `written`, its columns of frames.parquet are given back."""
     stored = framing.stored(pixels)
-    name = f"{task.images.name}_frame{index}.png"
-    # OpenCV's own settings (run lengths after the "sub" filter): less time and bytes than zlib's levels, see docs/performance.md.
-    done, encoded = cv2.imencode(".png", stored)
-    if not done:
-        raise ReadError(task.raw, f"frame {index} could not be encoded as PNG", "report this with the file")
-    content = encoded.tobytes()
-    (staging / name).write_bytes(content)
-    written[name] = hashlib.sha256(content).hexdigest()
-    place = {"path": f"{task.images_path}/{name}", "width": stored.shape[1], "height": stored.shape[0]}
+    path = _write_png(stored, f"{task.images.name}_frame{index}.png", task, staging, written)
+    place: dict[str, Any] = {"path": path, "width": stored.shape[1], "height": stored.shape[0]}
     box = framing.stored_box or (None, None, None, None)
     place |= dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box, strict=True))
     return place | frame_measures(stored, framing.inside)
+
+
+def _store_overlays(framing: Framing, task: VideoTask, staging: Path, written: dict[str, str]) -> str | None:
+    """Write the mask of what lies over the tissue; its path relative to the data set, None where nothing does."""
+    mask = framing.stored_overlays()
+    return None if mask is None else _write_png(mask, f"{task.images.name}_overlays.png", task, staging, written)
+
+
+def _write_png(pixels: NDArray[np.uint8], name: str, task: VideoTask, staging: Path, written: dict[str, str]) -> str:
+    """Write an image; its digest is added to `written`, its path relative to the data set is given back."""
+    # OpenCV's own settings (run lengths after the "sub" filter): less time and bytes than zlib's levels, see docs/performance.md.
+    done, encoded = cv2.imencode(".png", pixels)
+    if not done:
+        raise ReadError(task.raw, f"{name} could not be encoded as PNG", "report this with the file")
+    content = encoded.tobytes()
+    (staging / name).write_bytes(content)
+    written[name] = hashlib.sha256(content).hexdigest()
+    return f"{task.images_path}/{name}"
 
 
 def frame_measures(pixels: NDArray[np.uint8], inside: NDArray[np.uint8] | None = None) -> dict[str, Any]:

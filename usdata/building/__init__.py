@@ -47,11 +47,12 @@ from usdata.layouts import RawVideo, list_videos, listed
 from usdata.readers.archives import size_of
 from usdata.recipe import Recipe, Source
 from usdata.recipe_files import load_recipe
+from usdata.seeing import Seeing
 from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
-from usdata.video_step import Seeing, VideoTask, no_result, process_video, raw_digest
+from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 10  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 11  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,8 @@ def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recip
         shown=None if answer is None else answer.geometry,
         crop=recipe.image.crop,
         max_side=recipe.image.max_side,
+        paint=recipe.image.overlays,
+        depth_mm=float(row.told["depth_mm"]) if "depth_mm" in row.told else None,
     )
     content_key = [STEP_VERSION, decoder_versions(), row.video_id, row.public_path, content[0]]
     settings = [section.model_dump(mode="json") for section in (source.sampling, recipe.read, recipe.hygiene)]

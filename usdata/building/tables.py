@@ -112,6 +112,8 @@ def _video_row(row: RawVideo, result: Mapping[str, Any], raw: tuple[str, int] | 
     told = {key: facts.pop(key) for key in ("manufacturer", "mm_per_pixel_x", "mm_per_pixel_y")}
     told |= {key: float(row.facts[key]) for key in ("mm_per_pixel_x", "mm_per_pixel_y") if key in row.facts}
     told |= {key: row.facts[key] for key in ("manufacturer",) if key in row.facts}
+    if "mm_per_pixel_x" in row.facts:
+        facts["spacing_source"] = "recipe"
     return {
         "video_id": row.video_id,
         "source": row.source,

@@ -122,4 +122,5 @@ def _cut(evidence: Evidence, left: int, top: int, right: int, bottom: int) -> Ev
         darkest=np.ascontiguousarray(evidence.darkest[place]),
         mean=np.ascontiguousarray(evidence.mean[place]),
         chroma=None if evidence.chroma is None else np.ascontiguousarray(evidence.chroma[place]),
+        coloured=None if evidence.coloured is None else np.ascontiguousarray(evidence.coloured[place]),
     )

@@ -33,6 +33,7 @@ class Evidence:
         darkest: Lowest gray level over time, uint8.
         mean: Mean gray level over time, float32.
         chroma: Largest minus smallest colour component, the greatest over some frames, uint8; None where nothing is coloured.
+        coloured: Of those frames the one with the most colour, (H, W, 3) RGB uint8; None where nothing is coloured.
     """
 
     factor: int
@@ -44,6 +45,7 @@ class Evidence:
     darkest: NDArray[np.uint8]
     mean: NDArray[np.float32]
     chroma: NDArray[np.uint8] | None
+    coloured: NDArray[np.uint8] | None = None
 
 
 class EvidenceCollector:
@@ -69,6 +71,8 @@ class EvidenceCollector:
         self._offered = 0
         self._frames: list[NDArray[np.uint8]] = []
         self._chroma: NDArray[np.uint8] | None = None
+        self._coloured: NDArray[np.uint8] | None = None
+        self._most_colour = -1
         self._shape: tuple[int, int] | None = None
         self._factor = 1
 
@@ -117,6 +121,14 @@ class EvidenceCollector:
         red, green, blue = (self._reduced(np.ascontiguousarray(channel)) for channel in cv2.split(picture))
         chroma = cv2.subtract(cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue))
         self._chroma = np.asarray(chroma if self._chroma is None else cv2.max(self._chroma, chroma), np.uint8)
+        amount = int(cv2.sumElems(chroma)[0])
+        if amount > self._most_colour:
+            self._most_colour, self._coloured = amount, np.asarray(cv2.merge([red, green, blue]), np.uint8)
+
+    @property
+    def frames(self) -> list[NDArray[np.uint8]]:
+        """The sample, (H, W) uint8 at working size, in order of time."""
+        return self._frames
 
     @property
     def evidence(self) -> Evidence | None:
@@ -143,4 +155,5 @@ class EvidenceCollector:
             darkest=darkest,
             mean=total / np.float32(count),
             chroma=self._chroma,
+            coloured=self._coloured,
         )

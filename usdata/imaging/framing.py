@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from usdata.imaging.geometry import Geometry, box_of
 
 Crop = Literal["none", "box", "mask"]
+Paint = Literal["keep", "black", "inpaint"]
+INPAINT_RADIUS = 3  # pixels
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Framing:
         max_side: Longest side of a stored picture; None keeps the size.
         margin: Source pixels along the field of view's edge that a mask makes black too: the edge is known to about one, and what a name
             beside it leaves there must not leave.
+        overlays: (H, W), where letters and graphics lie over the tissue, in source pixels; None: nowhere.
+        paint: What becomes of them: keep, black, or inpaint (from what lies around, Telea 2004).
     """
 
     height: int
@@ -35,6 +39,8 @@ class Framing:
     crop: Crop
     max_side: int | None
     margin: int = 0
+    overlays: NDArray[np.bool_] | None = field(default=None, compare=False)
+    paint: Paint = "keep"
 
     @cached_property
     def box(self) -> tuple[int, int, int, int]:
@@ -84,9 +90,27 @@ class Framing:
             mask = np.asarray(cv2.erode(mask, np.ones((2 * self.margin + 1,) * 2, np.uint8), borderValue=1), np.uint8)
         return mask[y : y + height, x : x + width]
 
+    def stored_overlays(self) -> NDArray[np.uint8] | None:
+        """Mask of the overlays at the stored size, 255 where one lies; None where there is none in what is stored."""
+        if self.overlays is None:
+            return None
+        x, y, width, height = self.box
+        cut = self.overlays[y : y + height, x : x + width].astype(np.uint8)
+        if self._source_mask is not None:
+            cut = np.asarray(cut * self._source_mask, np.uint8)
+        # A stored pixel that any ink went into.
+        shrunk = cv2.resize(cut * np.uint8(255), self.size, interpolation=cv2.INTER_AREA) if self.size != (width, height) else cut
+        return np.where(shrunk > 0, np.uint8(255), np.uint8(0)) if shrunk.any() else None
+
     def stored(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """A frame (H, W) uint8 as it is stored."""
         x, y, width, height = self.box
+        if self.overlays is not None and self.paint == "black":
+            pixels = np.where(self.overlays, np.uint8(0), pixels)
+        elif self.overlays is not None and self.paint == "inpaint":
+            # A pixel around the ink is half ink, as it was encoded.
+            spot = cv2.dilate(self.overlays.astype(np.uint8), np.ones((3, 3), np.uint8))
+            pixels = np.asarray(cv2.inpaint(pixels, spot, INPAINT_RADIUS, cv2.INPAINT_TELEA), np.uint8)
         cut = pixels[y : y + height, x : x + width]
         if self._source_mask is not None:
             cut = np.asarray(cut * self._source_mask, dtype=np.uint8)

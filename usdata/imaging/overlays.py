@@ -8,6 +8,7 @@ passed over (a layer of tissue, but a thin drawn line too), unless it glares. No
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -35,6 +36,8 @@ FEWEST_FRAMES = 3
 RIM = 3  # pixels along the field of view's edge, on both sides, which is known to about one
 RELEASE_MARGIN = RIM + 5  # pixels that a release makes black: what reaches farther in has been looked at
 LIT_INK = 90  # gray levels of what joins ink on both sides of the rim
+CROSS_SIDES = (5, 41)  # pixels
+LEAST_BAR, LEAST_IN_BARS = 0.8, 0.85  # of a cross's bars are there, of its ink lies in them
 STROKE = 9  # pixels: side of the square that a stroke must not fill; larger in pictures of more than 720 rows
 
 
@@ -43,7 +46,8 @@ class Overlays:
     """What was found.
 
     Attributes:
-        words: Sorted kinds: text (three letters or more in a row), graphics (anything else); "unknown" where too few frames tell.
+        words: Sorted kinds: text (three letters or more in a row), caliper (a small cross), graphics (anything else); "unknown" where too
+            few frames tell.
         share: Of the field of view that they cover, 0 to 1.
         mask: (H, W) bool in source pixels.
     """
@@ -101,13 +105,42 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     mask = nothing
     mask[part] = np.isin(labels, chosen) & (ink > 0)
     sure = (ink_within | ink_beyond).astype(np.uint8)
-    letters, letter_labels = cv2.connectedComponents(sure, connectivity=8)
+    letters, letter_labels, boxes, _ = cv2.connectedComponentsWithStats(sure, connectivity=8)
     first_of = np.zeros(letters, np.int64)
     first_of[letter_labels[sure > 0]] = labels[sure > 0]
     in_line = np.bincount(first_of[1:], minlength=count)
-    words = {"text" if in_line[line] >= LEAST_LETTERS else "graphics" for line in chosen}
+    words = {"text" for line in chosen if in_line[line] >= LEAST_LETTERS}
+    for line in chosen[in_line[chosen] < LEAST_LETTERS]:
+        pieces = np.flatnonzero(first_of[1:] == line) + 1
+        crosses = [_is_cross(letter_labels == piece, boxes[piece]) for piece in pieces]
+        words.add("caliper" if crosses and all(crosses) else "graphics")
     covered = int(np.count_nonzero(mask[part] & (inside > 0)))
     return Overlays(tuple(sorted(words)), round(covered / max(int(inside.sum()), 1), 6), mask)
+
+
+def _is_cross(piece: NDArray[np.bool_], box: NDArray[np.int32]) -> bool:
+    """Whether a piece is an upright or a slanted cross: two thin bars through the middle of a square box, and little besides.
+
+    Args:
+        piece: (H, W).
+        box: Left, top, width, height and area of it, as OpenCV gives them.
+    """
+    x, y, width, height, area = (int(value) for value in box)
+    side = max(width, height)
+    if not CROSS_SIDES[0] <= side <= CROSS_SIDES[1] or min(width, height) < 0.75 * side:
+        return False
+    cut = piece[y : y + height, x : x + width]
+    row, column = np.mgrid[0:height, 0:width]
+    right, down = (column - (width - 1) / 2) / width, (row - (height - 1) / 2) / height
+    bar = max(1.5 / side, 0.1)
+    level, upright = np.abs(down) <= bar, np.abs(right) <= bar
+    falling, rising = np.abs(right - down) <= bar * math.sqrt(2), np.abs(right + down) <= bar * math.sqrt(2)
+    # Each bar is there along most of its length, and nearly all of the ink is in the two.
+    for one, other, axis in ((level, upright, 1), (falling, rising, 0)):
+        lengths = (cut & one).any(axis=0).mean(), (cut & other).any(axis=axis).mean()
+        if min(lengths) >= LEAST_BAR and np.count_nonzero(cut & (one | other)) >= LEAST_IN_BARS * area:
+            return True
+    return False
 
 
 def _ink(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Generic, TypeVar
 
 import cv2
@@ -24,7 +25,7 @@ WIDEST_DEG = 70.0  # from straight down, of a sector's edge
 # Closer and closer around a first fit: cells of the polar grid a side, margin in working pixels, halvings of the step of the apex.
 WAYS = (((1, 0), (-1, 0)), ((0, 1), (0, -1)), ((1, 1), (-1, -1)), ((1, -1), (-1, 1)))
 MOST_TURNS = 12
-CLOSER = ((80, 10.0, 2), (144, 5.0, 0))
+CLOSER = ((80, 10.0, 1), (144, 5.0, 0))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def best_sector(votes: Floats, inside: NDArray[np.bool_]) -> SectorFit | None:
         low, high = math.radians(sector.angle_left_deg) - turn, math.radians(sector.angle_right_deg) + turn
         close = _Polar(votes, (cells, cells), sector.radius_outer + margin - first, (low, high))
         best = close.best([(sector.apex_x, sector.apex_y)], [first], rounds=1 if halvings else 2)
-        best = None if best is None else _climb(close, best, (0.014 * width, 0.028 * height), halvings, margin=margin)
+        best = None if best is None else _climb(close, best, (0.01 * width, 0.02 * height), halvings, margin=margin)
         sector = None if best is None else best.geometry
     return best
 
@@ -107,7 +108,7 @@ def _first_guess(votes: Floats, axis: float, top: int, height: int, width: int) 
     if not fits:
         return None
     best = max(fits, key=lambda fit: fit.votes)
-    return _climb(coarse, best, (0.08 * width / scale, 0.12 * height / scale), 2).geometry.scaled(scale, scale)
+    return _climb(coarse, best, (0.08 * width / scale, 0.12 * height / scale), 1).geometry.scaled(scale, scale)
 
 
 def _axis(inside: NDArray[np.bool_]) -> float:
@@ -184,9 +185,14 @@ class _Polar:
         return SectorFit(sector, float(votes[place]), (int(left[place]), int(right[place])))
 
 
+@lru_cache(maxsize=32)
+def _places(length: int) -> NDArray[np.intp]:
+    return np.arange(length)
+
+
 def _within(first: NDArray[np.intp], end: NDArray[np.intp], length: int) -> NDArray[np.float64]:
     """(N, length): 1 from each first number to the one before the end, at least one number long, and 0 elsewhere."""
-    places = np.arange(length)
+    places = _places(length)
     return ((places >= first[:, None]) & (places < np.maximum(end, first + 1)[:, None])).astype(np.float64)
 
 
@@ -232,11 +238,11 @@ def _best_runs(sums: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.
     totals = np.zeros((count, length + 1))
     np.add.accumulate(sums, axis=1, out=totals[:, 1:])
     lowest = np.minimum.accumulate(totals, axis=1)
-    each = np.arange(count)
+    each = _places(count)
     end = (totals - lowest).argmax(axis=1)
     least = lowest[each, end]
     # The last place before the end where the total is lowest: the shortest such run.
-    candidate = (totals == least[:, None]) & (np.arange(length + 1) <= end[:, None])
+    candidate = (totals == least[:, None]) & (_places(length + 1) <= end[:, None])
     first = length - candidate[:, ::-1].argmax(axis=1)
     return first, end, totals[each, end] - least
 
