@@ -104,7 +104,8 @@ def offers(found: list[Estimate], evidence: Evidence) -> list[Geometry]:
 
 def best(evidence: Evidence, own: Estimate, shapes: list[Geometry]) -> Geometry | None:
     """The shape that the clip supports most, as `usdata.imaging.decision` chooses."""
-    supported = [(supports(evidence, shape, own.geometry) or 0.0, -place) for place, shape in enumerate(shapes)]
+    seen = None if own.restored else own.geometry
+    supported = [(supports(evidence, shape, seen) or 0.0, -place) for place, shape in enumerate(shapes)]
     confidence, place = max(supported, default=(0.0, 0))
     return shapes[-place] if confidence else None
 

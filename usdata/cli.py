@@ -202,6 +202,7 @@ def build(
     overrides: Overrides = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be read and left out, and stop.")] = False,
     overwrite: Overwrite = False,
+    answers: Annotated[Path | None, typer.Option(help="CSV of answers of a review, as its page or 'review --save' wrote it.")] = None,
     cache: Annotated[Path | None, typer.Option(help="Where remote folders are mirrored; the user's cache folder by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -226,8 +227,13 @@ def build(
         return
     from usdata.building.terminal import print_sources
 
+    given = None
+    if answers is not None:
+        from usdata.reviewing import read_answers
+
+        given = read_answers(answers)
     built = building.build(
-        recipe, raw=raw, out=out, workers=workers, engine=engine, overrides=overrides or (), overwrite=overwrite, cache=cache
+        recipe, raw=raw, out=out, workers=workers, engine=engine, overrides=overrides or (), overwrite=overwrite, cache=cache, answers=given
     )
     if as_json:
         _print_json({**vars(built), "out": str(built.out)})
@@ -245,6 +251,9 @@ def build(
         if note not in told:
             print(f"note: {note}")
     print(f"{counts['frames']} frames in {out} ({built.seconds:.1f} s); digest {built.digest[:16]}")
+    if built.waiting:
+        held = f", {built.held_back:,} held back until then" if built.held_back else ""
+        print(f"{_counted(built.waiting, 'clip')} for a person to look at{held}: usdata review {out} --raw {raw}")
     print(f"next: usdata audit {built.out if '://' in out else out}")
 
 
@@ -279,10 +288,11 @@ def view(
 @one_line_errors
 def review(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
-    raw: Annotated[Path, typer.Option(help="Folder of raw clips that the set was built from.")],
+    raw: Annotated[Path | None, typer.Option(help="Folder of raw clips that the set was built from.")] = None,
     answers: Annotated[Path | None, typer.Option(help="CSV of answers that the page saved: build the set again with them.")] = None,
     out: Annotated[Path | None, typer.Option(help="HTML page to write; SET-review.html in this folder by default.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Show every clip, not only those that wait.")] = False,
+    save: Annotated[Path | None, typer.Option(metavar="CSV", help="Write the answers that the set holds, for another build.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes for the build; all processors by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -294,12 +304,21 @@ def review(
     """
     from usdata import reviewing
 
+    if save is not None:
+        count = reviewing.save_answers(dataset, save)
+        if as_json:
+            _print_json({"answers": count, "csv": str(save)})
+            return
+        print(f"{_counted(count, 'answer')} in {save}; give it to a build with --answers")
+        return
+    if raw is None:
+        raise UserError("--raw", "is missing", "name the folder of raw clips that the set was built from")
     if answers is None:
         written = reviewing.write_page(dataset, raw=raw, out=out, everything=everything)
         if as_json:
             _print_json(vars(written))
             return
-        print(f"{written.clips:,} clips to look at: open {written.page} in a browser")
+        print(f"{_counted(written.clips, 'clip')} to look at: open {written.page} in a browser; it shows raw pictures and must not leave")
         print(f"next: usdata review {dataset} --raw {raw} --answers answers.csv")
         return
     if out is not None or everything:
@@ -308,7 +327,11 @@ def review(
     if as_json:
         _print_json({"answers": given, **vars(built), "out": str(built.out)})
         return
-    print(f"{given['accept']:,} clips accepted, {given['reject']:,} rejected; {built.counts['ok']:,} clips kept in {dataset}")
+    print(f"{_counted(given['accept'], 'clip')} accepted, {given['reject']:,} rejected; {built.counts['ok']:,} kept in {dataset}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 @app.command()

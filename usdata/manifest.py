@@ -93,8 +93,8 @@ VIDEOS_SCHEMA = _schema(
     (
         "overlays",
         pa.list_(pa.string()),
-        "in the field of view or across its edge: text, caliper (small crosses), graphics (what else is bright and still), ruler, ecg; "
-        "unknown: too few frames",
+        "in the field of view or across its edge: text, caliper (small crosses), graphics (what else is bright and still), ruler, ecg, "
+        "pointer; unknown: too few frames",
     ),
     ("overlay_share?", pa.float64(), "share of the field of view that they cover, 0 to 1"),
     ("overlay_path?", pa.string(), "mask of them at the stored size (PNG, 255 = overlay), relative to the data set; null = none found"),

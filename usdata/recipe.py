@@ -7,10 +7,11 @@ YAML.
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -228,7 +229,10 @@ class Answer(_Section):
         if self.answer == "accept" and self.geometry is None:
             raise ValueError("an accepted clip needs the geometry that was shown")
         if self.geometry is not None:
-            geometry_from(self.geometry)
+            try:
+                geometry_from(self.geometry)
+            except json.JSONDecodeError:
+                raise ValueError(f"its geometry is no JSON: {self.geometry}") from None
         return self
 
 
@@ -292,8 +296,8 @@ class Recipe(_Section):
     """What counts as a repeat or as blank."""
     field_of_view: FieldOfView = FieldOfView()
     """How the ultrasound is found in the picture."""
-    modes: list[Mode] | None = ["b_mode", "unknown"]
-    """Which modes are kept; null: all. Told by the file's own words and by colour, see docs/guide/field-of-view.md."""
+    modes: Annotated[list[Mode], Field(min_length=1)] | None = ["b_mode", "unknown"]
+    """Which modes are kept; null: all. Told by the file's own words, strips and colour, see docs/guide/field-of-view.md."""
     review: dict[str, Answer] = Field(default_factory=dict)
     """video_id to what a person answered."""
     image: Image = Image()

@@ -14,6 +14,7 @@ from usdata.imaging.framing import Crop, Framing, Paint
 from usdata.imaging.geometry import AnnulusSector, Geometry, box_of, geometry_from, geometry_json, polygon_json
 from usdata.imaging.mode import mode_of
 from usdata.imaging.overlays import RELEASE_MARGIN, overlays_inside
+from usdata.imaging.pointer import pointer_in
 from usdata.imaging.ruler import find_ruler
 from usdata.imaging.sweep import Sweep, sweep_of
 from usdata.readers.base import ClipInfo
@@ -82,12 +83,16 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
     """
     given = seeing.shown if seeing.answer == "accept" and seeing.shown is not None else seeing.override
     override = None if given is None else geometry_from(given)
+    if override is not None and not override.mask(info.height, info.width).any():
+        why = f"the field of view that was given lies outside the picture of {info.width}x{info.height} pixels"
+        columns: dict[str, Any] = {"fov_origin": "none", "fov_views": None, "review": "needed", "review_reason": why}
+        return Seen(Framing(info.height, info.width, None, seeing.crop, seeing.max_side), columns | {"mode": "unknown"}, None)
     evidence = collector.evidence
     consensus = [geometry_from(text) for text in seeing.consensus]
     decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
     geometry = decision.geometry
     strip = _strip(collector, evidence, geometry)
-    columns: dict[str, Any] = {
+    columns = {
         "mode": mode_of(evidence, info.regions, geometry or decision.proposal, colour_kind, strip),
         "fov_origin": decision.origin,
         "fov_confidence": decision.confidence,
@@ -105,10 +110,7 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
             **dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box_of(geometry, info.height, info.width), strict=True)),
         }
         found = overlays_inside(collector, geometry)
-        words = {
-            *found.words,
-            *(["ecg"] if strip is not None and evidence is not None and _is_ecg_inside(strip, geometry, evidence) else []),
-        }
+        words = {*found.words, *_moving_overlays(collector, evidence, strip, geometry)}
         ruler = find_ruler(collector, geometry, seeing.depth_mm)
         if ruler is not None:
             columns["ruler"] = ruler.to_json()
@@ -145,9 +147,14 @@ def _strip(collector: EvidenceCollector, evidence: Evidence | None, geometry: Ge
     return None if within > 0.5 * strip.width * strip.height else strip
 
 
-def _is_ecg_inside(strip: Sweep, geometry: Geometry, evidence: Evidence) -> bool:
-    """Whether a trace that sweeps crosses the field of view."""
-    if strip.style != "trace":
-        return False
+def _moving_overlays(collector: EvidenceCollector, evidence: Evidence | None, strip: Sweep | None, geometry: Geometry) -> list[str]:
+    """What moves over the tissue: "ecg", a trace that sweeps, and "pointer"."""
+    if evidence is None:
+        return []
     inside = geometry.scaled(1 / evidence.factor, 1 / evidence.factor).mask(*evidence.mean.shape)
-    return bool(inside[strip.y : strip.y + strip.height, strip.x : strip.x + strip.width].any())
+    found = []
+    if strip is not None and strip.style == "trace" and inside[strip.y : strip.y + strip.height, strip.x : strip.x + strip.width].any():
+        found.append("ecg")
+    if any(inside[y, x] for x, y in pointer_in(collector.frames)):
+        found.append("pointer")
+    return found

@@ -15,6 +15,7 @@ from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.framing import Framing
 from usdata.imaging.geometry import Rectangle
 from usdata.imaging.overlays import overlays_inside
+from usdata.imaging.pointer import pointer_in
 from usdata.recipe import Recipe
 
 HEIGHT, WIDTH = 300, 400
@@ -117,6 +118,30 @@ def test_calipers_are_called_so_and_other_marks_are_not(slanted: bool, size: int
     assert words([]) == ()
     assert words([(120, 90), (200, 200)]) == ("caliper",)
     assert "graphics" in words([], arrow=True)
+
+
+def test_a_moving_pointer_is_seen_and_a_blinking_spot_is_none() -> None:
+    arrow = np.array([[0, 0], [0, 14], [4, 11], [7, 17], [10, 15], [6, 10], [11, 10]])
+    # Steady motion, as a probe's; one pattern that jumps about would be a pointer.
+    noise = cv2.GaussianBlur(np.random.default_rng(9).random((HEIGHT * 2, WIDTH * 2)).astype(np.float32), (5, 5), 1.2)
+    noise = np.clip((noise - noise.mean()) * 400 + 50, 0, 255).astype(np.uint8)
+    clean = [np.ascontiguousarray(noise[2 * place : 2 * place + HEIGHT, place : place + WIDTH]) for place in range(20)]
+
+    def places(paths: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        pictures = [picture.copy() for picture in clean]
+        for picture, place in zip(pictures, paths, strict=True):
+            cv2.fillPoly(picture, [np.add(arrow, place)], 255)
+        return pointer_in(pictures)
+
+    rng = np.random.default_rng(3)
+    path = np.clip(np.add(np.cumsum(rng.normal(0, 12, (20, 2)), axis=0), (180, 130)), 70, 240).astype(int)
+    found = places([(int(x), int(y)) for x, y in path])
+    assert len(found) >= 8
+    assert all(np.abs(np.add(path, (4, 8)) - place).max(axis=1).min() <= 4 for place in found)
+    assert pointer_in(clean) == []
+    assert places([(180, 130)] * 20) == [], "what stands still is no pointer"
+    assert places([(180, 130), (0, 0)] * 10) == [], "and what blinks is none"
+    assert pointer_in([]) == pointer_in(clean[:2]) == []
 
 
 def test_a_ruler_with_a_known_depth_gives_the_spacing(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ what stood there before.
 
 from __future__ import annotations
 
+import difflib
 import os
 import time
 from collections import Counter
@@ -45,7 +46,7 @@ from usdata.errors import ReadError, Stopped, UserError
 from usdata.files import canonical_json, sha256_text
 from usdata.layouts import RawVideo, list_videos, listed
 from usdata.readers.archives import size_of
-from usdata.recipe import Recipe, Source
+from usdata.recipe import Answer, Recipe, Source
 from usdata.recipe_files import load_recipe
 from usdata.seeing import Seeing
 from usdata.signals import StopFlag, stop_signals
@@ -66,6 +67,8 @@ class BuildResult:
         failed: Path and reason of each clip that could not be read.
         notes: What a person should know of the result, such as folds that could not be made.
         unchanged: The data set was there already, from the same raw bytes and recipe.
+        waiting: Clips that a person must look at.
+        held_back: Those of them that are left out until then.
         reused: Clips whose finished step was taken over, from an interrupted build or from the data set that stood there.
     """
 
@@ -79,6 +82,8 @@ class BuildResult:
     unchanged: bool
     reused: int
     seconds: float
+    waiting: int = 0
+    held_back: int = 0
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ def build(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     cache: str | Path | None = None,
+    answers: Mapping[str, Answer] | None = None,
 ) -> BuildResult:
     """Build a data set.
 
@@ -134,12 +140,15 @@ def build(
         overwrite: Replace another data set that stands at `out`; it stays until the new one is whole, and steps that are the same in both
             are not done again.
         cache: Where remote folders are mirrored; by default in the user's cache folder.
+        answers: Of a review, by video_id; they go before those of the recipe.
 
     Raises:
         UserError: The recipe, RAW or OUT is not what it should be.
         Stopped: SIGINT or SIGTERM came; the same command goes on.
     """
     resolved = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, overrides)
+    if answers:
+        resolved = resolved.model_copy(update={"review": {**resolved.review, **answers}})
     run = runner(engine, workers)
     place = None if cache is None else Path(cache)
     remote = str(out) if is_remote(out) else None
@@ -152,6 +161,11 @@ def build(
         if remote is not None:
             send(result.out, remote)
     return result
+
+
+def answers_of(about: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The answers of a review that a data set was built with, from its dataset.json: video_id to answer."""
+    return dict(about.get("recipe", {}).get("review", {}))
 
 
 def _where(out: Path) -> Path:
@@ -178,6 +192,9 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
         other = "holds a data set of another recipe, other raw files or other decoders"
         raise UserError(out, "holds this data set, but files of it are missing or changed" if same else other, OVERWRITE)
 
+    if found is not None and (lost := sorted(answers_of(found).keys() - recipe.review.keys())):
+        what = f"holds {len(lost)} answers of a review that would be lost (the first: {lost[0]})"
+        raise UserError(out, what, f"save them with 'usdata review {out.name} --save answers.csv' and build with --answers answers.csv")
     staging = out.parent / f".{out.name}.building"
     with locked(staging):
         results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
@@ -185,7 +202,19 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
         remove_strays(staging, rows, results)
         os.sync()  # before the rename says that everything is there
         put_in_place(staging, out)
+    notes += _unmatched(recipe, [row.video_id for row in rows])
     return _result(out, recipe, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
+
+
+def _unmatched(recipe: Recipe, video_ids: Sequence[str]) -> list[str]:
+    """What the recipe says of clips that are not there: most likely a slip of the pen."""
+    known = set(video_ids)
+    notes = []
+    for key, given in (("field_of_view.overrides", recipe.field_of_view.overrides), ("review", recipe.review)):
+        for video_id in sorted(set(given) - known):
+            close = difflib.get_close_matches(video_id, video_ids, n=1)
+            notes.append(f"{key} names '{video_id}', which is no clip here" + (f"; did you mean '{close[0]}'?" if close else ""))
+    return notes
 
 
 def _hash_raw(rows: Sequence[RawVideo], raw: Path) -> tuple[dict[str, tuple[str, int]], list[RawVideo]]:
@@ -312,7 +341,7 @@ def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recip
 def _result(
     out: Path, recipe: Recipe, about: Mapping[str, Any], notes: list[str], *, unchanged: bool, reused: int, seconds: float
 ) -> BuildResult:
-    columns = ["source", "path", "status", "reason", "frames_kept"]
+    columns = ["source", "path", "status", "reason", "frames_kept", "review"]
     videos = manifest.read_table(out, manifest.VIDEOS).select(columns).to_pylist()
     failed = [(row["path"], row["reason"]) for row in videos if row["status"] == "failed"]
     kept: dict[str, list[int]] = {}
@@ -321,4 +350,18 @@ def _result(
             kept.setdefault(row["source"], []).append(row["frames_kept"])
     sources = source_counts(recipe, kept)
     notes = [*unexpected_counts(sources), *notes]
-    return BuildResult(out, about["name"], about["digest"], dict(about["counts"]), sources, failed, notes, unchanged, reused, seconds)
+    waiting = [row["status"] for row in videos if row["review"] == "needed"]
+    return BuildResult(
+        out=out,
+        name=about["name"],
+        digest=about["digest"],
+        counts=dict(about["counts"]),
+        sources=sources,
+        failed=failed,
+        notes=notes,
+        unchanged=unchanged,
+        reused=reused,
+        seconds=seconds,
+        waiting=len(waiting),
+        held_back=sum(status != "ok" for status in waiting),
+    )

@@ -1,7 +1,8 @@
 """Which field of view a clip gets, and from where: the first that holds of
 
 1. override: a person gave it in the recipe;
-2. dicom_region: the file describes one region of tissue; inside it the estimate gives the sector, else the region is the rectangle;
+2. dicom_region: the file describes one region of tissue, and not the whole picture; inside it the estimate gives the sector, else the
+   region is the rectangle;
 3. estimate: from what moves, where that is certain;
 4. consensus: one that other clips of the same device agree on, and that this clip's picture speaks for;
 5. estimate: at or above the accepted confidence;
@@ -19,9 +20,11 @@ import numpy as np
 
 from usdata.imaging.evidence import Evidence
 from usdata.imaging.field_of_view import CERTAIN, estimate, supports
-from usdata.imaging.geometry import Geometry, Rectangle
+from usdata.imaging.geometry import AnnulusSector, Geometry, Rectangle, box_of
 from usdata.readers.base import Region
 
+WHOLE = 0.95  # of the picture
+LEAST_IN_REGION, FILLED = 0.5, 0.9  # confidence of a sector in a region, and which part of it the sector's box must fill
 LEAST_SIDE = 24  # working pixels: below it there is nothing to see
 
 
@@ -67,7 +70,10 @@ def decide(
         return Decision(override, "override", None, 1)
     if evidence is None or min(evidence.mean.shape) < LEAST_SIDE:
         return Decision(None, "none", why="too small or too empty to find a field of view in")
+    least = WHOLE * evidence.height * evidence.width
     tissue = [region for region in regions if region.kind == "2d" and region.data in ("tissue", "colour_flow")]
+    # A region that is the whole picture tells nothing: scanners write it for screens full of text.
+    tissue = [region for region in tissue if region.width * region.height < least]
     if len(tissue) > 1 and not _nested(tissue):
         return Decision(None, "none", None, len(tissue), f"the file describes {len(tissue)} pictures of tissue")
     if tissue:
@@ -76,7 +82,8 @@ def decide(
     found = estimate(evidence)
     accepted = found.geometry is not None and found.confidence >= accept
     if found.views == 1 and found.confidence < CERTAIN:
-        supported = [(supports(evidence, shape, found.geometry) or 0.0, -place) for place, shape in enumerate(consensus)]
+        seen = None if found.restored else found.geometry
+        supported = [(supports(evidence, shape, seen) or 0.0, -place) for place, shape in enumerate(consensus)]
         confidence, place = max(supported, default=(0.0, 0))
         if confidence:
             return Decision(consensus[-place], "consensus", confidence, 1, proposal=found.geometry)
@@ -104,10 +111,17 @@ def _in_region(evidence: Evidence, region: Region, accept: float) -> Decision:
     right, bottom = (region.x + region.width) // factor, (region.y + region.height) // factor
     if min(right - left, bottom - top) >= LEAST_SIDE:
         found = estimate(_cut(evidence, left, top, right, bottom))
-        if found.geometry is not None and found.confidence >= accept:
+        # A rectangle the file has told itself.
+        if isinstance(found.geometry, AnnulusSector) and (found.confidence >= accept or _fills(found.geometry, found.confidence, region)):
             inside = found.geometry.moved(left * factor, top * factor)
             return Decision(inside, "dicom_region", found.confidence, found.views)
     return Decision(box, "dicom_region", None, 1)
+
+
+def _fills(sector: AnnulusSector, confidence: float, region: Region) -> bool:
+    """Whether a sector that is hardly sure by itself has the region for its box: then both say the same."""
+    _, _, width, height = box_of(sector, region.height, region.width)
+    return confidence >= LEAST_IN_REGION and width * height >= FILLED * region.width * region.height
 
 
 def _cut(evidence: Evidence, left: int, top: int, right: int, bottom: int) -> Evidence:

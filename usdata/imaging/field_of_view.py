@@ -39,6 +39,7 @@ SHARP_CUT = 0.5  # sharpness of the sides of a box that cuts a sector, at least
 CUT_GAIN, CUT_GAIN_BOX = 1.01, 1.03  # a sector that is cut by a box must explain this much more than one that is not, or a rectangle
 CUT_PROMISE = 0.995  # of that gain, already before the box is fitted: else nothing comes of it
 HELD_BY_OTHERS = 0.97  # of what moves must lie in a field of view that other clips have
+LEAST_SUPPORT = 0.6  # confidence in it
 AROUND = (7, 15)  # sides of the squares that enlarge it to the inner and outer edge of a ring
 MOST_LIT = 0.3  # of that ring may be lit: letters, and panels
 SHARP_ELSEWHERE, ELSEWHERE = 0.7, 5.0  # sharpness of an edge that must not lie so many working pixels from theirs
@@ -55,6 +56,7 @@ class Estimate:
         still: Nothing moved: judged by what is lit.
         views: Pictures side by side.
         why: What makes it unsure, a few words; empty where it is accepted.
+        restored: One flank of it was not seen.
     """
 
     geometry: Geometry | None
@@ -62,6 +64,7 @@ class Estimate:
     still: bool = False
     views: int = 1
     why: str = ""
+    restored: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -125,16 +128,17 @@ def estimate(evidence: Evidence) -> Estimate:
     if views == 2:
         confidence, why = min(confidence, 0.5), "two pictures side by side"
     geometry = _in_source_pixels(best.geometry, evidence.factor, evidence.height, evidence.width)
-    return Estimate(geometry, round(confidence, 4), still, views, "" if confidence >= ACCEPTED else why)
+    return Estimate(geometry, round(confidence, 4), still, views, "" if confidence >= ACCEPTED else why, best.restored)
 
 
 @dataclass(frozen=True)
 class _Judged:
-    """A shape in working pixels, how sure it is, and its overlap with what moves."""
+    """A shape in working pixels, how sure it is, its overlap with what moves, and whether a flank of it was not seen."""
 
     geometry: Geometry
     confidence: float
     agreement: float
+    restored: bool
 
 
 def _fitted(votes: Floats, seen: _Seen) -> _Judged:
@@ -154,7 +158,7 @@ def _fitted(votes: Floats, seen: _Seen) -> _Judged:
             best, shape = cut, cut.geometry.mask(*votes.shape)
             agreement = seen.agreement(shape)
     confidence = _confidence(best.geometry, agreement, seen.held(shape), seen.contrast)
-    return _Judged(best.geometry, min(confidence, MOST_RESTORED) if restored else confidence, agreement)
+    return _Judged(best.geometry, min(confidence, MOST_RESTORED) if restored else confidence, agreement, restored)
 
 
 def _restored(fit: SectorFit, votes: Floats, seen: _Seen) -> Fit[Geometry]:
@@ -247,7 +251,7 @@ def supports(evidence: Evidence, geometry: Geometry, proposal: Geometry | None =
     Args:
         evidence: Of the clip's unique frames.
         geometry: In source pixels.
-        proposal: What the estimate found, in source pixels.
+        proposal: What the estimate saw of it, in source pixels.
     """
     inside, _ = tissue_mask(evidence)
     if not inside.any():
@@ -269,7 +273,8 @@ def supports(evidence: Evidence, geometry: Geometry, proposal: Geometry | None =
         for x, y in sharp_edges(proposal.scaled(scale, scale), seen.contrast, SHARP_ELSEWHERE):
             if float(np.median(cv2.remap(away, x, y, cv2.INTER_NEAREST, borderValue=0.0))) > ELSEWHERE:
                 return None
-    return round(min(1.0, 0.3 + 0.75 * seen.agreement(mask)) * min(1.0, 0.1 + held), 4)
+    confidence = round(min(1.0, 0.3 + 0.75 * seen.agreement(mask)) * min(1.0, 0.1 + held), 4)
+    return confidence if confidence >= LEAST_SUPPORT else None
 
 
 def _distance_to_edge(mask: NDArray[np.bool_]) -> Floats:

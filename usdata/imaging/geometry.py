@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -159,8 +159,12 @@ def geometry_from(parameters: Mapping[str, Any] | str) -> Geometry:
     Raises:
         ValueError: The kind is unknown, a parameter is missing, unknown or no number, or the shape is empty.
     """
-    values = dict(json.loads(parameters) if isinstance(parameters, str) else parameters)
+    given = json.loads(parameters) if isinstance(parameters, str) else parameters
+    if not isinstance(given, Mapping):
+        raise ValueError(f"no geometry: {given!r} (a mapping with a kind is)")
+    values = dict(given)
     kind = values.pop("kind", None)
+    _check_numbers(values)
     try:
         if kind == Rectangle.kind:
             box = Rectangle(**{key: float(value) for key, value in values.items()})
@@ -177,10 +181,23 @@ def geometry_from(parameters: Mapping[str, Any] | str) -> Geometry:
         else:
             raise ValueError(f"no kind of field of view: {kind!r} (rectangle or annulus_sector)")
     except TypeError as error:
-        raise ValueError(f"parameters of a {kind}: {error}") from None
+        wanted = ", ".join(field.name for field in fields(Rectangle if kind == Rectangle.kind else AnnulusSector))
+        raise ValueError(f"{_named(kind)} has other parameters: {wanted}") from error
     if empty:
-        raise ValueError(f"a {kind} without any area: {values}")
+        raise ValueError(f"{_named(kind)} without any area")
     return made
+
+
+def _named(kind: str) -> str:
+    return "a rectangle" if kind == Rectangle.kind else "an annulus_sector"
+
+
+def _check_numbers(values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            _check_numbers({name: part for name, part in value.items() if name != "kind"})
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"'{key}' is no number: {value!r}")
 
 
 def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -35,6 +35,7 @@ LONGEST_SHARE = 0.15  # of the field of view's width: longer than a letter
 FEWEST_FRAMES = 3
 RIM = 3  # pixels along the field of view's edge, on both sides, which is known to about one
 RELEASE_MARGIN = RIM + 5  # pixels that a release makes black: what reaches farther in has been looked at
+TOUCHING = 3  # pixels beyond the rim in which a letter ends that may go on inside
 LIT_INK = 90  # gray levels of what joins ink on both sides of the rim
 CROSS_SIDES = (5, 41)  # pixels
 LEAST_BAR, LEAST_IN_BARS = 0.8, 0.85  # of a cross's bars are there, of its ink lies in them
@@ -97,18 +98,23 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     outer = np.bincount(labels[ink_beyond > 0], minlength=count)
     edge = np.bincount(labels[between], minlength=count)
     perhaps = np.bincount(labels[doubtful > 0], minlength=count)
-    # Across the edge, what alone would be too small or faint belongs to the name that begins outside.
-    chosen = np.flatnonzero((inner > 0) | ((outer > 0) & (edge > 0) & (perhaps > 0)))
-    chosen = chosen[chosen > 0]
-    if not chosen.size:
-        return Overlays((), 0.0, nothing)
-    mask = nothing
-    mask[part] = np.isin(labels, chosen) & (ink > 0)
     sure = (ink_within | ink_beyond).astype(np.uint8)
     letters, letter_labels, boxes, _ = cv2.connectedComponentsWithStats(sure, connectivity=8)
     first_of = np.zeros(letters, np.int64)
     first_of[letter_labels[sure > 0]] = labels[sure > 0]
     in_line = np.bincount(first_of[1:], minlength=count)
+    # Across the edge, what alone would be too small or faint belongs to the name that begins outside; and a name that ends at the edge may
+    # go on over tissue as bright as it is. Fringes of tissue beyond the edge have no letters farther out.
+    at_edge = (cv2.dilate(inside, np.ones((2 * (RIM + TOUCHING) + 1,) * 2, np.uint8)) > 0) & (ink_beyond > 0)
+    touching = np.bincount(labels[at_edge], minlength=count)
+    farther = np.bincount(first_of[np.bincount(letter_labels[at_edge], minlength=letters) == 0], minlength=count)
+    ends_there = (touching > 0) & (farther >= LEAST_LETTERS - 1)
+    chosen = np.flatnonzero((inner > 0) | ((outer > 0) & (edge > 0) & (perhaps > 0)) | ends_there)
+    chosen = chosen[chosen > 0]
+    if not chosen.size:
+        return Overlays((), 0.0, nothing)
+    mask = nothing
+    mask[part] = np.isin(labels, chosen) & (ink > 0)
     words = {"text" for line in chosen if in_line[line] >= LEAST_LETTERS}
     for line in chosen[in_line[chosen] < LEAST_LETTERS]:
         pieces = np.flatnonzero(first_of[1:] == line) + 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -197,7 +198,7 @@ def with_hidden_path(row: RawVideo, private: PrivateIds) -> RawVideo:
     return replace(row, name=hidden, shown=hidden + (suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,5}", suffix) else ""))
 
 
-def refuse_private(private: PrivateIds, rows: Iterable[RawVideo], recipe: Recipe) -> None:
+def refuse_private(private: PrivateIds, rows: Collection[RawVideo], recipe: Recipe) -> None:
     """Refuse when a private id stands in anything that leaves: a pseudonym protects nobody beside the id itself.
 
     In a release, paths of private sources are refused by their looks too: nobody has told the names of the patients of a video file.
@@ -213,8 +214,16 @@ def refuse_private(private: PrivateIds, rows: Iterable[RawVideo], recipe: Recipe
         leaving = [*row.labels, *row.facts.values()]
         if identifiers and (found := next((text for text in leaving if identifiers.in_text(text)), None)):
             raise UserError(row.path, f"'{found.split('=')[0]}' holds a private id of the table or of a header", advice)
-    if identifiers and identifiers.in_text(recipe.model_dump_json()):
+    if identifiers and identifiers.in_text(_leaving_of(recipe, {row.video_id for row in rows})):
         raise UserError(recipe.name, "the recipe holds a private id, which dataset.json would show", "exclude clips by another column")
+
+
+def _leaving_of(recipe: Recipe, clips: Collection[str]) -> str:
+    """What of a recipe might hold an identifier: all but geometries, which are numbers, and the clips' own names, which were looked at."""
+    told = recipe.model_dump(mode="json")
+    shapes, answers = told["field_of_view"].pop("overrides"), told.pop("review")
+    unknown = [video_id for video_id in (*shapes, *answers) if video_id not in clips]
+    return json.dumps([told, unknown, [answer["reviewer"] for answer in answers.values()]])
 
 
 def safe_name(name: str) -> str:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import base64
 import csv
-from collections.abc import Sequence
+import datetime
+import io
+from collections.abc import Collection, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +27,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from usdata import manifest
-from usdata.building import BuildResult, build
+from usdata.building import BuildResult, answers_of, build
 from usdata.console import progress
 from usdata.errors import ReadError, UserError
 from usdata.files import write_text
@@ -97,7 +99,9 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
             clips.append({"video_id": record["video_id"], "why": why, **drawn})
             advance(1)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    text = environment.get_template("page.html.jinja").render(name=opened.name, clips=clips, columns=list(COLUMNS))
+    text = environment.get_template("page.html.jinja").render(
+        name=opened.name, digest=str(opened.about["digest"])[:16], clips=clips, columns=list(COLUMNS)
+    )
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, text)
     return ReviewPage(page, len(clips))
@@ -158,17 +162,23 @@ def _picture(frame: NDArray[np.uint8], corners: NDArray[np.float64], colour: tup
     return base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
-def read_answers(path: str | Path) -> dict[str, Answer]:
+def read_answers(path: str | Path, known: Collection[str] | None = None) -> dict[str, Answer]:
     """The answers that a page gave: video_id to answer.
 
+    Args:
+        path: The CSV.
+        known: The clips that there are; None: not looked at.
+
     Raises:
-        UserError: It is no such CSV, or an answer in it is none.
+        UserError: It is no such CSV, an answer in it is none, or it names another clip.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(path, f"the answers cannot be read ({error})", "give the CSV that the page downloads") from None
-    rows = csv.DictReader(text.splitlines())
+    lines = text.splitlines()
+    # Some spreadsheets save semicolons.
+    rows = csv.DictReader(lines, delimiter=";" if lines and lines[0].count(";") >= len(COLUMNS) - 1 else ",")
     if rows.fieldnames is None or set(COLUMNS) - set(rows.fieldnames):
         raise UserError(path, f"lacks columns of {', '.join(COLUMNS)}", "give the CSV that the page downloads")
     answers: dict[str, Answer] = {}
@@ -176,12 +186,37 @@ def read_answers(path: str | Path) -> dict[str, Answer]:
         given = {key: row[key].strip() for key in COLUMNS[1:] if row[key] and row[key].strip()}
         if not row["video_id"] or row["video_id"] in answers:
             raise UserError(path, f"line {line} names {'a clip twice' if row['video_id'] else 'no clip'}", "mend the line")
+        if known is not None and row["video_id"] not in known:
+            raise UserError(path, f"line {line} names '{row['video_id']}', which is no clip of the data set", "give its own page's answers")
+        given |= {"answer": given["answer"].lower()} if "answer" in given else {}
         try:
-            answers[row["video_id"]] = Answer.model_validate(given)
+            answer = answers[row["video_id"]] = Answer.model_validate(given)
         except ValidationError as error:
             first = error.errors()[0]
-            raise UserError(path, f"line {line}: {'.'.join(map(str, first['loc']))}: {first['msg']}", "mend the line") from None
+            place = "".join(f"{part}: " for part in first["loc"])
+            raise UserError(path, f"line {line}: {place}{first['msg'].removeprefix('Value error, ')}", "mend the line") from None
+        if answer.date > datetime.date.today() + datetime.timedelta(days=1):
+            raise UserError(path, f"line {line}: date: {answer.date} has not come yet", "mend the line")
     return answers
+
+
+def save_answers(dataset: str | Path, path: str | Path) -> int:
+    """Write the answers that a data set's recipe holds as a CSV, as the page saves it; gives their number.
+
+    Raises:
+        UserError: It holds none.
+    """
+    answers = answers_of(manifest.open_dataset(dataset).about)
+    if not answers:
+        raise UserError(dataset, "holds no answers of a review", "there is nothing to save")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for video_id, answer in sorted(answers.items()):
+        writer.writerow({"video_id": video_id, **{key: answer.get(key) or "" for key in COLUMNS[1:]}})
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_text(Path(path), text.getvalue())
+    return len(answers)
 
 
 def take_answers(
@@ -197,10 +232,7 @@ def take_answers(
     """
     folder = Path(dataset)
     opened = manifest.open_dataset(folder)
-    found = read_answers(answers)
-    known = set(opened.videos["video_id"])
-    if unknown := sorted(found.keys() - known):
-        raise UserError(unknown[0], f"is no clip of {folder}", "give the answers of this data set's page")
+    found = read_answers(answers, set(opened.videos["video_id"]))
     recipe = _recipe_of(opened)
     values = recipe.model_dump(mode="json")
     values["review"] = {**values["review"], **{video_id: answer.model_dump(mode="json") for video_id, answer in found.items()}}
@@ -215,4 +247,4 @@ def _recipe_of(dataset: manifest.DataSet) -> Recipe:
         raise UserError(dataset.folder, "was built from a recipe that this usdata does not know", "build it again") from None
 
 
-__all__: Sequence[str] = ["ReviewPage", "read_answers", "take_answers", "write_page"]
+__all__: Sequence[str] = ["ReviewPage", "read_answers", "save_answers", "take_answers", "write_page"]

@@ -20,7 +20,7 @@ from usdata.errors import UserError
 from usdata.phantoms.clips import plan, render
 from usdata.phantoms.encoding import write_clip
 from usdata.recipe import Recipe
-from usdata.reviewing import COLUMNS, read_answers, take_answers, write_page
+from usdata.reviewing import COLUMNS, read_answers, save_answers, take_answers, write_page
 
 
 def recipe(**changes: object) -> Recipe:
@@ -128,7 +128,11 @@ def test_release_takes_a_clip_with_text_once_a_person_has_looked(tmp_path: Path)
     [
         ({"answer": "maybe"}, "answer"),
         ({"answer": "accept"}, "needs the geometry"),
-        ({"answer": "accept", "geometry": "{"}, "line 2"),
+        ({"answer": "accept", "geometry": "{"}, "line 2: its geometry is no JSON"),
+        ({"answer": "accept", "geometry": "5"}, "line 2: no geometry: 5"),
+        ({"answer": "accept", "geometry": '{"kind": "rectangle", "x": NaN, "y": 0, "width": 5, "height": 5}'}, "'x' is no number"),
+        ({"answer": "accept", "geometry": '{"kind": "rectangle", "x": 1}'}, "other parameters: x, y, width, height"),
+        ({"date": "2999-01-01"}, "has not come yet"),
         ({"reviewer": ""}, "reviewer"),
         ({"date": "yesterday"}, "date"),
         ({"video_id": ""}, "names no clip"),
@@ -141,7 +145,7 @@ def test_wrong_answers_are_one_line(tmp_path: Path, row: dict[str, str], says: s
 
 
 def test_wrong_files_are_told(built: Path) -> None:
-    with pytest.raises(UserError, match="is no clip of"):
+    with pytest.raises(UserError, match="line 2 names 's/a', which is no clip"):
         take_answers(built / "set", write_answers(built / "a.csv", [GOOD]), raw=built / "raw")
     with pytest.raises(UserError, match="names a clip twice"):
         read_answers(write_answers(built / "a.csv", [GOOD, GOOD]))
@@ -154,6 +158,62 @@ def test_wrong_files_are_told(built: Path) -> None:
     write_clip(built / "other" / "x.mp4", np.zeros((3, 32, 32), np.uint8), fps=5)
     with pytest.raises(UserError, match="is not among the clips"):
         write_page(built / "set", raw=built / "other", out=built / "page.html")
+
+
+def test_answers_survive_another_recipe(built: Path) -> None:
+    folder, raw = built / "set", built / "raw"
+    with pytest.raises(UserError, match="no answers of a review"):
+        save_answers(folder, built / "saved.csv")
+    shown = geometries(write_page(folder, raw=raw, out=built / "page.html").page)
+    accepted, rejected = sorted(shown)
+    yes = GOOD | {"video_id": accepted, "answer": "accept", "geometry": shown[accepted]}
+    rows = [yes, GOOD | {"video_id": rejected}]
+    # As a spreadsheet saves it.
+    text = write_answers(built / "answers.csv", [rows[1] | {"answer": "Reject"}]).read_text().replace(",", ";")
+    (built / "half.csv").write_text("\ufeff" + text, encoding="utf-8")
+    take_answers(folder, built / "half.csv", raw=raw, workers=1)
+    take_answers(folder, write_answers(built / "answers.csv", [yes]), raw=raw, workers=1)
+    other = recipe(image={"crop": "box"})
+    with pytest.raises(UserError, match="2 answers of a review that would be lost"):
+        usdata.build(other, raw=raw, out=folder, overwrite=True)
+    assert save_answers(folder, built / "saved.csv") == 2
+    assert {row["video_id"] for row in csv.DictReader((built / "saved.csv").read_text().splitlines())} == set(shown)
+    usdata.build(other, raw=raw, out=folder, overwrite=True, workers=1, answers=read_answers(built / "saved.csv"))
+    videos = manifest.open_dataset(folder).videos.set_index("video_id")
+    assert videos.loc[[accepted, rejected], "review"].tolist() == ["accepted", "rejected"]
+    assert save_answers(folder, built / "again.csv") == 2
+    assert (built / "again.csv").read_bytes() == (built / "saved.csv").read_bytes()
+
+
+def test_pseudonyms_and_numbers_of_an_answer_are_no_identifiers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A patient called 210 must not stop a geometry with a 210 in it, nor a hash that holds those digits."""
+    (tmp_path / "secret").write_text("5" * 64)
+    monkeypatch.setenv("USDATA_SECRET_FILE", str(tmp_path / "secret"))
+    (tmp_path / "raw").mkdir()
+    write_clip(tmp_path / "raw" / "clip.mp4", np.repeat(render(plan(videos=3, seed=3, frames=16)[2])[0][:1], 12, axis=0), fps=20)
+    (tmp_path / "raw" / "t.csv").write_text("path,patient\nclip.mp4,210\n")
+    source = {"name": "s", "table": "t.csv", "columns": {"path": "path", "patient": "patient"}, "paths": "pseudonym"}
+    ward = Recipe.model_validate({"name": "ward", "sources": [source], "field_of_view": {"unsure": "hold"}})
+    usdata.build(ward, raw=tmp_path / "raw", out=tmp_path / "set", workers=1)
+    video_id = manifest.open_dataset(tmp_path / "set").videos["video_id"][0]
+    shape = '{"kind": "rectangle", "x": 210, "y": 20, "width": 60, "height": 60}'
+    yes = GOOD | {"video_id": video_id, "answer": "accept", "geometry": shape}
+    _, counts = take_answers(tmp_path / "set", write_answers(tmp_path / "a.csv", [yes]), raw=tmp_path / "raw", workers=1)
+    assert counts["accept"] == 1
+    named = write_answers(tmp_path / "b.csv", [yes | {"reviewer": "Dr 210"}])
+    with pytest.raises(UserError, match="private id"):
+        take_answers(tmp_path / "set", named, raw=tmp_path / "raw", workers=1)
+
+
+def test_what_is_given_for_no_clip_or_beside_the_picture_is_told(built: Path) -> None:
+    far = {"kind": "rectangle", "x": 9000, "y": 9000, "width": 10, "height": 10}
+    given = recipe(field_of_view={"unsure": "hold", "overrides": {"s/clip_0_mp4": far, "s/clip_1.mp4": far}})
+    result = usdata.build(given, raw=built / "raw", out=built / "far", workers=1)
+    assert result.notes[-1:] == ["field_of_view.overrides names 's/clip_1.mp4', which is no clip here; did you mean 's/clip_1_mp4'?"]
+    assert (result.waiting, result.held_back) == (3, 3)
+    video = manifest.open_dataset(built / "far").videos.set_index("video_id").loc["s/clip_0_mp4"]
+    assert video["status"] == "excluded"
+    assert "lies outside the picture" in video["review_reason"]
 
 
 def test_set_without_doubt_says_so(tmp_path: Path) -> None:
