@@ -7,11 +7,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from usdata.imaging.decision import decide
 from usdata.imaging.evidence import Evidence, EvidenceCollector
 from usdata.imaging.framing import Crop, Framing, Paint
-from usdata.imaging.geometry import AnnulusSector, Geometry, box_of, geometry_from, geometry_json, polygon_json
+from usdata.imaging.geometry import AnnulusSector, box_of, geometry_from, geometry_json, polygon_json
 from usdata.imaging.mode import mode_of
 from usdata.imaging.overlays import RELEASE_MARGIN, overlays_inside
 from usdata.imaging.pointer import pointer_in
@@ -91,7 +92,10 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
     consensus = [geometry_from(text) for text in seeing.consensus]
     decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
     geometry = decision.geometry
-    strip = _strip(collector, evidence, geometry)
+    inside: NDArray[np.bool_] | None = None
+    if geometry is not None and evidence is not None:
+        inside = geometry.scaled(1 / evidence.factor, 1 / evidence.factor).mask(*evidence.mean.shape)
+    strip = _strip(collector, evidence, inside if isinstance(geometry, AnnulusSector) else None)
     columns = {
         "mode": mode_of(evidence, info.regions, geometry or decision.proposal, colour_kind, strip),
         "fov_origin": decision.origin,
@@ -110,7 +114,7 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
             **dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box_of(geometry, info.height, info.width), strict=True)),
         }
         found = overlays_inside(collector, geometry)
-        words = {*found.words, *_moving_overlays(collector, evidence, strip, geometry)}
+        words = {*found.words, *([] if inside is None else _moving_overlays(collector, strip, inside))}
         ruler = find_ruler(collector, geometry, seeing.depth_mm)
         if ruler is not None:
             columns["ruler"] = ruler.to_json()
@@ -130,12 +134,16 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
     return Seen(framing, columns, None if decision.proposal is None else geometry_json(decision.proposal))
 
 
-def _strip(collector: EvidenceCollector, evidence: Evidence | None, geometry: Geometry | None) -> Sweep | None:
-    """What is drawn over time: M-modes, spectra and traces stand beside a sector, or reach beyond it, and never in it."""
-    if evidence is None or not isinstance(geometry, AnnulusSector):
+def _strip(collector: EvidenceCollector, evidence: Evidence | None, inside: NDArray[np.bool_] | None) -> Sweep | None:
+    """What is drawn over time: M-modes, spectra and traces stand beside a sector, or reach beyond it, and never in it.
+
+    Args:
+        collector: That saw the clip.
+        evidence: What it saw.
+        inside: The field of view in working pixels, where it is a sector; None: another, or none.
+    """
+    if evidence is None or inside is None:
         return sweep_of(collector.frames)
-    scale = 1 / evidence.factor
-    inside = geometry.scaled(scale, scale).mask(*evidence.mean.shape)
     moves = evidence.activity > MOVES
     outside = moves & (cv2.dilate(inside.astype(np.uint8), np.ones((9, 9), np.uint8)) == 0)
     if np.count_nonzero(outside) < LEAST_OUTSIDE * np.count_nonzero(moves):
@@ -147,11 +155,8 @@ def _strip(collector: EvidenceCollector, evidence: Evidence | None, geometry: Ge
     return None if within > 0.5 * strip.width * strip.height else strip
 
 
-def _moving_overlays(collector: EvidenceCollector, evidence: Evidence | None, strip: Sweep | None, geometry: Geometry) -> list[str]:
+def _moving_overlays(collector: EvidenceCollector, strip: Sweep | None, inside: NDArray[np.bool_]) -> list[str]:
     """What moves over the tissue: "ecg", a trace that sweeps, and "pointer"."""
-    if evidence is None:
-        return []
-    inside = geometry.scaled(1 / evidence.factor, 1 / evidence.factor).mask(*evidence.mean.shape)
     found = []
     if strip is not None and strip.style == "trace" and inside[strip.y : strip.y + strip.height, strip.x : strip.x + strip.width].any():
         found.append("ecg")

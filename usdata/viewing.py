@@ -91,7 +91,9 @@ def _view_set(folder: Path, page: Path) -> ViewResult:
             geometry = None if not isinstance(video["fov_stored_geometry"], str) else geometry_from(video["fov_stored_geometry"])
             unsure += geometry is None
             sure = "" if video["fov_confidence"] != video["fov_confidence"] else f" {video['fov_confidence']:.2f}"
-            told = f"{video['fov_origin']}{sure}" + "".join(f" {word}" for word in video["overlays"])
+            told = f"{'waits' if video['fov_origin'] == 'none' else video['fov_origin']}{sure}" + "".join(
+                f" {word}" for word in video["overlays"]
+            )
             tiles.append(_tile(np.asarray(image, np.uint8), geometry, GREEN, row["video_id"], told))
             advance(1)
     return ViewResult(_write_pages(tiles, page), len(tiles), unsure)
@@ -143,12 +145,14 @@ def _tile(image: NDArray[np.uint8], geometry: Geometry | None, colour: tuple[int
     if geometry is not None:
         # Sixteenths of a pixel, so that a fine edge is drawn where it lies; corners are pixel centres before and after.
         corners = (np.asarray(geometry.polygon()) + 0.5) * scale - 0.5
+        # Along the picture's own edge the outline is drawn just inside it.
+        corners = np.clip(corners, 0, (size[0] - 1, size[1] - 1))
         cv2.polylines(small, [np.rint(corners * 16).astype(np.int32)], True, colour, 1, cv2.LINE_AA, 4)
     tile = np.full((TILE_HEIGHT, TILE_WIDTH, 3), 24, np.uint8)
     left = (TILE_WIDTH - size[0]) // 2
     tile[: size[1], left : left + size[0]] = small
-    cv2.putText(tile, _plain(name, 42), (4, TILE_HEIGHT - 20), cv2.FONT_HERSHEY_SIMPLEX, 0.36, WHITE, 1, cv2.LINE_AA)
-    cv2.putText(tile, _plain(told, 42), (4, TILE_HEIGHT - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.36, GRAY, 1, cv2.LINE_AA)
+    cv2.putText(tile, _plain(name, 36), (4, TILE_HEIGHT - 20), cv2.FONT_HERSHEY_SIMPLEX, 0.36, WHITE, 1, cv2.LINE_AA)
+    cv2.putText(tile, _plain(told, 36), (4, TILE_HEIGHT - 6), cv2.FONT_HERSHEY_SIMPLEX, 0.36, GRAY, 1, cv2.LINE_AA)
     return tile
 
 

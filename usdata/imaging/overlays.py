@@ -88,8 +88,11 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     longest = round(LONGEST_SHARE * box_width)
     ink_within, doubtful = _ink(low, change, within, usual, stroke, longest)
     ink_beyond, _ = _ink(low, change, np.asarray(beyond, np.uint8), None, stroke, longest)
+    sure = np.asarray(ink_within | ink_beyond, np.uint8)
+    if not sure.any():
+        return Overlays((), 0.0, nothing)
     between = ((within + beyond) == 0) & (low > LIT_INK)
-    ink = (ink_within | ink_beyond | doubtful | between).astype(np.uint8)
+    ink = (sure | doubtful | between).astype(np.uint8)
     # Letters of a line are joined: as far as they stand apart, which grows with the picture.
     reach = max(9, min(height, width) // 40) | 1
     lines = cv2.morphologyEx(ink, cv2.MORPH_CLOSE, np.ones((5, reach), np.uint8))
@@ -98,7 +101,6 @@ def overlays_inside(collector: EvidenceCollector, geometry: Geometry) -> Overlay
     outer = np.bincount(labels[ink_beyond > 0], minlength=count)
     edge = np.bincount(labels[between], minlength=count)
     perhaps = np.bincount(labels[doubtful > 0], minlength=count)
-    sure = (ink_within | ink_beyond).astype(np.uint8)
     letters, letter_labels, boxes, _ = cv2.connectedComponentsWithStats(sure, connectivity=8)
     first_of = np.zeros(letters, np.int64)
     first_of[letter_labels[sure > 0]] = labels[sure > 0]
