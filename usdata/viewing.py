@@ -21,7 +21,7 @@ from usdata.files import atomic
 from usdata.imaging.decision import Decision, decide
 from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.field_of_view import ACCEPTED
-from usdata.imaging.geometry import Geometry, geometry_from
+from usdata.imaging.geometry import Geometry, Rectangle, clipped, geometry_from
 from usdata.readers import open_clip
 from usdata.recipe import Hygiene
 from usdata.video_step import look_at
@@ -144,9 +144,10 @@ def _tile(image: NDArray[np.uint8], geometry: Geometry | None, colour: tuple[int
     small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR), np.uint8)
     if geometry is not None:
         # Sixteenths of a pixel, so that a fine edge is drawn where it lies; corners are pixel centres before and after.
-        corners = (np.asarray(geometry.polygon()) + 0.5) * scale - 0.5
+        within = clipped(geometry.polygon(), Rectangle(0, 0, image.shape[1], image.shape[0]))
+        corners = (np.asarray(within or geometry.polygon()) + 0.5) * scale - 0.5
         # Along the picture's own edge the outline is drawn just inside it.
-        corners = np.clip(corners, 0, (size[0] - 1, size[1] - 1))
+        corners = np.clip(corners, 0, (size[0] - 1, size[1] - 1)) if within else corners
         cv2.polylines(small, [np.rint(corners * 16).astype(np.int32)], True, colour, 1, cv2.LINE_AA, 4)
     tile = np.full((TILE_HEIGHT, TILE_WIDTH, 3), 24, np.uint8)
     left = (TILE_WIDTH - size[0]) // 2

@@ -96,7 +96,7 @@ class AnnulusSector:
         outer = [(self.apex_x + self.radius_outer * math.sin(a), self.apex_y + self.radius_outer * math.cos(a)) for a in angles]
         inner = [(self.apex_x + self.radius_inner * math.sin(a), self.apex_y + self.radius_inner * math.cos(a)) for a in angles[::-1]]
         corners = outer + (inner if self.radius_inner > 0 else [(self.apex_x, self.apex_y)])
-        return corners if self.clip is None else _clipped(corners, self.clip)
+        return corners if self.clip is None else clipped(corners, self.clip)
 
     def moved(self, right: float, down: float) -> AnnulusSector:
         """The same shape elsewhere."""
@@ -209,7 +209,7 @@ def _rounded(values: Mapping[str, Any]) -> dict[str, Any]:
     return rounded
 
 
-def _clipped(corners: list[tuple[float, float]], box: Rectangle) -> list[tuple[float, float]]:
+def clipped(corners: list[tuple[float, float]], box: Rectangle) -> list[tuple[float, float]]:
     """A polygon cut by a box (Sutherland and Hodgman 1974), edge after edge."""
     left, top, right, bottom = box.x - 0.5, box.y - 0.5, box.x + box.width - 0.5, box.y + box.height - 0.5
     for axis, bound, sign in ((0, left, 1), (0, right, -1), (1, top, 1), (1, bottom, -1)):
