@@ -361,6 +361,36 @@ def export(
 
 @app.command()
 @one_line_errors
+def overlap(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
+    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="Another one; without it, SET is compared with itself.")] = None,
+    out: Annotated[Path | None, typer.Option(help="HTML page to write, the clips side by side.")] = None,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 3 if a clip stands in both.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Find clips that show the same scan, by their pictures: of two data sets, or twice in one.
+
+    \b
+    usdata overlap pretraining-set test-set --out overlap.html
+    usdata overlap set --json --fail
+    """
+    from usdata.overlapping import overlap as compare
+    from usdata.overlapping.terminal import print_overlap
+
+    result = compare(dataset, other, page=out)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_overlap(result)
+        if out is not None:
+            print(out)
+    if fail and result.matches:
+        say("clips show the same scan")
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@one_line_errors
 def audit(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     fail_on: Annotated[
