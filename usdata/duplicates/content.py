@@ -1,8 +1,9 @@
 """Clips that show the same scan, by what their frames look like: between two data sets, or within one.
 
 Each clip gives KEY_FRAMES signatures. Two clips are candidates where the frames of one find, in the median, a frame of the other that
-correlates at CANDIDATE or more; all pairs are compared, block by block, as they are and mirrored. A candidate is then verified with all
-stored frames: the median over the frames of the shorter clip must reach SAME, and the frames that they find must come in the same order.
+correlates at CANDIDATE or more; all pairs are compared, block by block, at half the side, as they are and mirrored. A candidate is then
+verified with all stored frames: the median over the frames of the shorter clip must reach SAME, and the frames that they find must come in
+the same order.
 
 Measured in benchmarks/overlap.py and docs/results/overlap.md. Not found in this version: copies that were cropped inside the field of view.
 """
@@ -12,11 +13,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from usdata.duplicates.signatures import ClipSignature, Floats, flipped
+from usdata.duplicates.signatures import ClipSignature, Floats, coarser, correlations, flipped
 
 KEY_FRAMES = 12
 CANDIDATE = 0.45
@@ -57,30 +59,37 @@ def candidates(a: Sequence[ClipSignature], b: Sequence[ClipSignature], *, within
         b: Of the other's.
         within: Both are the same set: each pair is looked at once, and no clip with itself.
     """
+    small_a = [coarser(clip.vectors) for clip in a]
+    small_b = small_a if within else [coarser(clip.vectors) for clip in b]
     for start in range(0, len(a), BLOCK):
         for other in range(start if within else 0, len(b), BLOCK):
-            yield from _in_block(a[start : start + BLOCK], b[other : other + BLOCK], start, other, within)
+            yield from _in_block(small_a[start : start + BLOCK], small_b[other : other + BLOCK], start, other, within)
 
 
-def _in_block(
-    a: Sequence[ClipSignature], b: Sequence[ClipSignature], first_a: int, first_b: int, within: bool
-) -> Iterator[tuple[int, int, bool]]:
-    left, right = (np.concatenate([clip.vectors for clip in side]) for side in (a, b))
-    ends_a, ends_b = (np.cumsum([0] + [len(clip.vectors) for clip in side]) for side in (a, b))
-    ways = [left @ right.T, left @ flipped(right).T]
-    for place_a in range(len(a)):
-        for place_b in range(len(b)):
-            if within and first_b + place_b <= first_a + place_a:
-                continue
-            part = np.s_[ends_a[place_a] : ends_a[place_a + 1], ends_b[place_b] : ends_b[place_b + 1]]
-            scores = [_clip_score(way[part]) for way in ways]
-            if max(scores) >= CANDIDATE:
-                yield first_a + place_a, first_b + place_b, scores[1] > scores[0]
+def _in_block(a: Sequence[Floats], b: Sequence[Floats], first_a: int, first_b: int, within: bool) -> Iterator[tuple[int, int, bool]]:
+    left, right = np.concatenate(a), np.concatenate(b)
+    ends_a, ends_b = (np.cumsum([0] + [len(vectors) for vectors in side]) for side in (a, b))
+    plain, mirrored = (_clip_scores(correlations(left, way), ends_a, ends_b) for way in (right, flipped(right)))
+    for place_a, place_b in np.argwhere(np.maximum(plain, mirrored) >= CANDIDATE).tolist():
+        if not within or first_b + place_b > first_a + place_a:
+            yield first_a + place_a, first_b + place_b, bool(mirrored[place_a, place_b] > plain[place_a, place_b])
 
 
-def _clip_score(correlations: Floats) -> float:
-    """Median over frames of the best correlation, from the side that finds more: of a part of a clip all frames find one in the whole."""
-    return float(max(np.median(correlations.max(axis=1)), np.median(correlations.max(axis=0))))
+def _clip_scores(found: Floats, ends_a: NDArray[np.int64], ends_b: NDArray[np.int64]) -> Floats:
+    """Of each clip with each: median over frames of the best correlation, from the side that finds more.
+
+    Of a part of a clip all frames find one in the whole.
+
+    Args:
+        found: Correlation of each frame with each.
+        ends_a: Where the frames of the rows' clips begin, and the end.
+        ends_b: Likewise of the columns'.
+    """
+    from_a = np.maximum.reduceat(found, ends_b[:-1], axis=1)
+    from_b = np.maximum.reduceat(found, ends_a[:-1], axis=0)
+    by_a = [np.median(from_a[first:end], axis=0) for first, end in pairwise(ends_a.tolist())]
+    by_b = [np.median(from_b[:, first:end], axis=1) for first, end in pairwise(ends_b.tolist())]
+    return np.asarray(np.maximum(np.stack(by_a), np.stack(by_b, axis=1)), np.float32)
 
 
 def verified(a: ClipSignature, b: ClipSignature, *, flip: bool) -> Match | None:
@@ -91,9 +100,9 @@ def verified(a: ClipSignature, b: ClipSignature, *, flip: bool) -> Match | None:
         b: The other.
         flip: Whether `b` is compared mirrored.
     """
-    correlations = a.vectors @ (flipped(b.vectors) if flip else b.vectors).T
     swapped = len(a.vectors) > len(b.vectors)
-    table = correlations.T if swapped else correlations
+    table = correlations(a.vectors, flipped(b.vectors) if flip else b.vectors)
+    table = table.T if swapped else table
     best = table.argmax(axis=1)
     found = table[np.arange(len(table)), best]
     score = float(np.median(found))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from usdata.duplicates.content import BLOCK, CANDIDATE, SAME, _rising, candidates, matches, verified
-from usdata.duplicates.signatures import SIDE, ClipSignature, flipped, signature
+from usdata.duplicates.signatures import CUTS, SIDE, ClipSignature, coarser, correlations, flipped, lit_box, signature
 
 
 def tissue(seed: int, frames: int = 8, side: int = 200) -> np.ndarray:
@@ -23,7 +23,8 @@ def tissue(seed: int, frames: int = 8, side: int = 200) -> np.ndarray:
 def clip(name: str, pictures: np.ndarray) -> ClipSignature:
     vectors = [vector for picture in pictures if (vector := signature(picture)) is not None]
     indices = np.arange(len(vectors), dtype=np.int64)
-    return ClipSignature(name, indices, tuple(f"{name}/{index}.png" for index in indices), np.stack(vectors))
+    both = np.stack(vectors)[:, None].repeat(CUTS, axis=1)
+    return ClipSignature(name, indices, tuple(f"{name}/{index}.png" for index in indices), both)
 
 
 def test_signatures_are_unit_vectors_and_stand_what_files_go_through() -> None:
@@ -48,6 +49,19 @@ def test_signatures_are_unit_vectors_and_stand_what_files_go_through() -> None:
     assert float(flipped(plain[None])[0] @ mirrored) > 0.95
 
 
+def test_frames_are_compared_by_the_cuts_that_agree() -> None:
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(3 + place, CUTS, 50)).astype(np.float32) for place in range(2))
+    found = correlations(a, b)
+    assert found.shape == (3, 4)
+    assert found[1, 2] == pytest.approx(max(float(one @ other) for one in a[1] for other in b[2]), rel=1e-5)
+    picture = np.zeros((60, 80), np.uint8)
+    picture[10:30, 20:70] = 90
+    picture[5, 3] = 255  # a speck is no part of the picture
+    assert lit_box([picture, np.zeros_like(picture)]) == (20, 10, 50, 20)
+    assert lit_box([np.zeros_like(picture)]) is None
+
+
 def test_dark_and_flat_frames_have_none() -> None:
     assert signature(np.zeros((100, 100), np.uint8)) is None
     assert signature(np.full((100, 100), 90, np.uint8)) is None
@@ -60,7 +74,8 @@ def test_candidates_are_those_of_brute_force_over_blocks() -> None:
     clips[BLOCK + 1] = clip("mirror", np.ascontiguousarray(tissue(7, frames=2, side=100)[:, :, ::-1]))
     expected = []
     for a, b in combinations(range(len(clips)), 2):
-        ways = [clips[a].vectors @ vectors.T for vectors in (clips[b].vectors, flipped(clips[b].vectors))]
+        small = coarser(clips[b].vectors)
+        ways = [coarser(clips[a].vectors)[:, 0] @ vectors[:, 0].T for vectors in (small, flipped(small))]
         scores = [max(np.median(way.max(axis=1)), np.median(way.max(axis=0))) for way in ways]
         if max(scores) >= CANDIDATE:
             expected.append((a, b, scores[1] > scores[0]))
