@@ -157,9 +157,11 @@ def scan(
     usdata scan clips --write-recipe my-recipe.yaml
     """
     from usdata import scanning
-    from usdata.scanning.first_recipe import write_first_recipe
+    from usdata.scanning.first_recipe import refuse_existing, write_first_recipe
     from usdata.scanning.terminal import print_scan
 
+    if write_recipe is not None:
+        refuse_existing(write_recipe)  # before an hour's decoding
     result = scanning.scan(raw, workers=workers, headers_only=headers_only)
     if as_json:
         _print_json(result.to_json())

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -111,7 +112,8 @@ def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[st
     rows = list_videos(resolved, folder)
     read = [row for row in rows if row.status == "ok"]
     size = sum(size_of(folder / member) for row in read for member in row.members)
-    reasons = Counter(row.reason or "" for row in rows if row.status != "ok")
+    # One line for all rows of a table that are missing alike.
+    reasons = Counter(re.sub(r" \(line \d+\)", "", row.reason or "") for row in rows if row.status != "ok")
     return BuildPlan(resolved.name, dict(sorted(Counter(row.source for row in read).items())), size, dict(sorted(reasons.items())))
 
 

@@ -56,6 +56,16 @@ class _Table:
         }
 
 
+def refuse_existing(path: Path) -> None:
+    """Refuse to write a recipe over another file.
+
+    Raises:
+        UserError: The file exists.
+    """
+    if path.exists():
+        raise UserError(path, "exists already", "remove it, or give another file")
+
+
 def write_first_recipe(result: ScanResult, path: Path) -> str:
     """Write a recipe for the clips of a scan.
 
@@ -69,8 +79,7 @@ def write_first_recipe(result: ScanResult, path: Path) -> str:
     Raises:
         UserError: The file exists, or there is no clip to build from.
     """
-    if path.exists():
-        raise UserError(path, "exists already", "remove it, or give another file")
+    refuse_existing(path)
     if not result.clips:
         raise UserError(result.raw, "holds no clip that can be read, so there is nothing to build", "see what was refused: usdata scan")
     tables = _tables(result)
