@@ -18,11 +18,11 @@ import numpy as np
 from usdata.building.consensus import agreed
 from usdata.errors import ReadError
 from usdata.imaging.evidence import Evidence, EvidenceCollector
-from usdata.imaging.field_of_view import CERTAIN, Estimate, estimate, supports
+from usdata.imaging.field_of_view import CERTAIN, Estimate, best_supported, estimate
 from usdata.imaging.geometry import Geometry, geometry_from, geometry_json, overlap
+from usdata.looking import look_at
 from usdata.readers import open_clip
 from usdata.recipe import Hygiene
-from usdata.video_step import look_at
 
 SUFFIXES = {".mp4", ".avi", ".mov", ".mpeg", ".mpg"}
 
@@ -103,11 +103,9 @@ def offers(found: list[Estimate], evidence: Evidence) -> list[Geometry]:
 
 
 def best(evidence: Evidence, own: Estimate, shapes: list[Geometry]) -> Geometry | None:
-    """The shape that the clip supports most, as `usdata.imaging.decision` chooses."""
-    seen = None if own.restored else own.geometry
-    supported = [(supports(evidence, shape, seen) or 0.0, -place) for place, shape in enumerate(shapes)]
-    confidence, place = max(supported, default=(0.0, 0))
-    return shapes[-place] if confidence else None
+    """The shape that the clip supports most."""
+    found = best_supported(evidence, shapes, own)
+    return None if found is None else found[0]
 
 
 def write_sheet(clips: list[tuple[Path, Evidence, Geometry]], path: Path, columns: int = 8) -> None:

@@ -23,10 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usdata.errors import ReadError
+from usdata.looking import look_at
 from usdata.readers import open_clip
 from usdata.recipe import Hygiene, Reading
 from usdata.sampling import SamplingRule
-from usdata.video_step import look_at, look_through
+from usdata.video_step import look_through
 
 FLAGS = ("blank", "frozen", "loop", "palindrome", "title", "upconverted")
 CODECS = ("h264", "mpeg4", "mjpeg", "ffv1")

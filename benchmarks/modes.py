@@ -26,11 +26,11 @@ from usdata.errors import ReadError
 from usdata.imaging.colour_patch import patch_kind
 from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.sweep import Sweep, sweep_of
+from usdata.looking import look_at
 from usdata.phantoms.clips import plan, render
 from usdata.phantoms.encoding import write_clip
 from usdata.readers import open_clip
 from usdata.recipe import Hygiene
-from usdata.video_step import look_at
 
 Gray = NDArray[np.uint8]
 SUFFIXES = {".mp4", ".avi", ".mov", ".mpeg", ".mpg", ".gif"}

@@ -92,9 +92,7 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
     consensus = [geometry_from(text) for text in seeing.consensus]
     decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
     geometry = decision.geometry
-    inside: NDArray[np.bool_] | None = None
-    if geometry is not None and evidence is not None:
-        inside = geometry.scaled(1 / evidence.factor, 1 / evidence.factor).mask(*evidence.mean.shape)
+    inside = None if geometry is None or evidence is None else evidence.mask_of(geometry)
     strip = _strip(collector, evidence, inside if isinstance(geometry, AnnulusSector) else None)
     columns = {
         "mode": mode_of(evidence, info.regions, geometry or decision.proposal, colour_kind, strip),
@@ -126,7 +124,8 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
         if found.mask.any():
             framing = replace(framing, overlays=found.mask, paint=seeing.paint)
         doubtful = [word for word in found.words if word in PERSONAL]
-        if seeing.release and doubtful and override is None:
+        # Also where the recipe gives the geometry: only a person's answer says that nothing in it tells who it is.
+        if seeing.release and doubtful:
             columns |= {"review": "needed", "review_reason": f"{' and '.join(doubtful)} inside the field of view"}
     if seeing.answer is not None:
         asked = see(collector, info, replace(seeing, answer=None, shown=None), colour_kind).columns["review_reason"]

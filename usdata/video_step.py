@@ -11,7 +11,7 @@ import hashlib
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import partial
@@ -22,7 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from usdata.duplicates.fingerprints import fingerprint
+from usdata.duplicates.fingerprints import fingerprint, pixel_digest
 from usdata.errors import ReadError
 from usdata.files import canonical_json, sha256_stream, sha256_text, write_text
 from usdata.held_frames import HeldFrames
@@ -30,14 +30,14 @@ from usdata.imaging.colour import ColourKind
 from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.framing import Framing
 from usdata.imaging.repetition import Repetition, RepetitionCollector
+from usdata.looking import Look, look_at
 from usdata.readers import open_clip
 from usdata.readers.archives import open_raw
-from usdata.readers.base import Clip, Frame
+from usdata.readers.base import Clip
 from usdata.recipe import Hygiene, Image, Reading
 from usdata.sampling import Sampler, SamplingRule, choose
 from usdata.seeing import Seeing, see
 
-LIT_GRAY_LEVEL = 4
 SATURATED_GRAY_LEVEL = 250
 SHORT_CLIP_FRAMES = 8
 BLANK_SHARE = 0.95
@@ -77,22 +77,6 @@ class VideoTask:
     seeing: Seeing
     members: tuple[str, ...] = ()
     shown: str | None = None
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What one decoded frame turned out to be.
-
-    Attributes:
-        reason: Why it cannot be kept; null = unique.
-        repeats: frame_index of the last unique frame, which a near-repeat repeats.
-        difference: To that frame.
-    """
-
-    frame: Frame
-    reason: str | None = None
-    repeats: int | None = None
-    difference: float | None = None
 
 
 def raw_digest(raw: Path, path: str, members: Sequence[str]) -> tuple[str, int]:
@@ -350,7 +334,7 @@ def _facts(clip: Clip, times: list[Fraction | None], unique: int) -> dict[str, A
     }
 
 
-def _is_candidate(look: _Look, sampling: SamplingRule) -> bool:
+def _is_candidate(look: Look, sampling: SamplingRule) -> bool:
     """Whether a sampling rule is asked about a frame."""
     return look.reason is None or (sampling.over == "decoded" and look.reason in ("near_repeat", "blank"))
 
@@ -383,73 +367,6 @@ def _wanted_of_count(
     once = [position for position, index in enumerate(candidates) if index not in again]
     chosen = frozenset(once[place] for place in choose(sampling, [None] * len(once)))
     return lambda position, time, picture: position in chosen
-
-
-def look_at(clip: Clip, hygiene: Hygiene) -> Iterator[_Look]:
-    """Every frame that decodes, judged invalid, damaged, blank, near_repeat (of the last unique frame) or unique."""
-    last: Frame | None = None
-    for frame in clip.frames():
-        if frame.invalid:
-            yield _Look(frame, "invalid")
-            continue
-        if frame.damaged and not hygiene.keep_damaged:
-            yield _Look(frame, "damaged")
-            continue
-        if is_blank(frame.pixels, hygiene):
-            yield _Look(frame, "blank")
-            continue
-        difference = None if last is None else difference_below(hygiene.near_repeat_difference, last.pixels, frame.pixels)
-        if last is not None and difference is not None:
-            yield _Look(frame, "near_repeat", last.index, difference)
-        else:
-            last = frame
-            yield _Look(frame)
-
-
-def is_blank(pixels: NDArray[np.uint8], hygiene: Hygiene) -> bool:
-    """Whether a frame (H, W) uint8 has a mean or a standard deviation below the bounds.
-
-    Every fourth row is looked at first. Of n pixels of which a part of m has mean μ and variance v, the mean is at least μ·m/n and the
-    variance at least v·m/n: in most frames that settles it.
-    """
-    rows = pixels[::4]
-    share = rows.size / pixels.size
-    mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(rows))
-    if mean * share >= hygiene.blank_mean and std * std * share >= hygiene.blank_std**2:
-        return False
-    mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(pixels))
-    return mean < hygiene.blank_mean or std < hygiene.blank_std
-
-
-def difference_below(bound: float, a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float | None:
-    """The `frame_difference` of two frames (H, W) where it is below a bound; None where it is not.
-
-    A mean over all pixels is never larger than one over the lit ones: where it reaches the bound already, those need not be counted.
-    """
-    if float(cv2.norm(a, b, cv2.NORM_L1)) >= bound * a.size:
-        return None
-    difference = frame_difference(a, b)
-    return difference if difference < bound else None
-
-
-def frame_difference(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
-    """Mean absolute difference in gray levels over the pixels that are lit in either frame.
-
-    Black surroundings would dilute a mean over the whole picture, by a factor that differs from scanner to scanner.
-
-    Args:
-        a: (H, W) uint8.
-        b: (H, W) uint8.
-    """
-    lit = cv2.countNonZero(cv2.threshold(cv2.max(a, b), LIT_GRAY_LEVEL, 1, cv2.THRESH_BINARY)[1])
-    return float(cv2.norm(a, b, cv2.NORM_L1)) / max(lit, 1)
-
-
-def pixel_digest(pixels: NDArray[np.uint8]) -> str:
-    """The contract's pixel_sha256 of a gray frame (H, W)."""
-    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}x1\n".encode("ascii"))
-    digest.update(np.ascontiguousarray(pixels).data)
-    return digest.hexdigest()
 
 
 def _store(

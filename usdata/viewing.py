@@ -22,9 +22,9 @@ from usdata.imaging.decision import Decision, decide
 from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.field_of_view import ACCEPTED
 from usdata.imaging.geometry import Geometry, Rectangle, clipped, geometry_from
+from usdata.looking import look_at
 from usdata.readers import open_clip
 from usdata.recipe import Hygiene
-from usdata.video_step import look_at
 
 TILE_WIDTH, TILE_HEIGHT, CAPTION = 260, 210, 34
 COLUMNS, ROWS = 6, 8

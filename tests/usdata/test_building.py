@@ -23,9 +23,10 @@ import usdata
 from tests.usdata.clips import speckle_frames, write_png, write_video
 from usdata import manifest
 from usdata.building import build, plan
+from usdata.duplicates.fingerprints import pixel_digest
 from usdata.errors import UserError
+from usdata.looking import difference_below, frame_difference, is_blank
 from usdata.recipe import Expected, Hygiene, Recipe, Source
-from usdata.video_step import difference_below, frame_difference, is_blank, pixel_digest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

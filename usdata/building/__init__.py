@@ -287,6 +287,8 @@ def _do(tasks: list[VideoTask], title: str, recipe: Recipe, run: Runner, stop: S
     Raises:
         Stopped: A signal came before all were done.
     """
+    if not tasks:
+        return
     # Long clips first, so that no worker is left with one at the end.
     tasks.sort(key=lambda task: (-task.bytes, task.video_id))
     left = len(tasks)

@@ -2,7 +2,7 @@
 
 Scanners of one make, at one picture size, in one source, draw their tissue in a few places: one a probe and depth. Where several clips were
 seen surely and agree, a dark or hardly moving clip of the same device is likely to lie there too. What is offered is not yet taken: the
-per-video step is done again and holds it against the clip itself (`usdata.imaging.field_of_view.supports`).
+per-video step is done again and holds it against the clip itself (`usdata.imaging.field_of_view.best_supported`).
 
 Guarantees: what is offered depends on what certain clips were found to show by themselves, and not on what was offered before; nor on the
 order of clips.

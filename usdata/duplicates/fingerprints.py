@@ -1,10 +1,12 @@
-"""A perceptual hash of one frame: a 256-bit DCT hash, kept in the manifest beside the exact pixel hash.
+"""Two hashes of one frame, as the manifest keeps them: an exact one of its pixels, and a perceptual one, a 256-bit DCT hash.
 
-It names a picture for a person and finds re-encodings of one frame. It does not decide whether two clips are the same scan: on ultrasound,
-look-alikes of different patients come as near as 36 bits.
+The perceptual one names a picture for a person and finds re-encodings of one frame. It does not decide whether two clips are the same
+scan: on ultrasound, look-alikes of different patients come as near as 36 bits.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 import cv2
 import numpy as np
@@ -28,6 +30,13 @@ def fingerprint(pixels: NDArray[np.uint8]) -> str:
     low = cv2.dct(small)[:HASH_SIDE, :HASH_SIDE].ravel()
     bits = low > np.median(low[1:])
     return np.packbits(bits).tobytes().hex()
+
+
+def pixel_digest(pixels: NDArray[np.uint8]) -> str:
+    """The contract's pixel_sha256 of a gray frame (H, W)."""
+    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}x1\n".encode("ascii"))
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
 
 
 def hamming(a: str, b: str) -> int:

@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from usdata.duplicates.fingerprints import pixel_digest
 from usdata.errors import DataSetError
 
 Floats = NDArray[np.float32]
@@ -111,11 +112,11 @@ def signatures_of(folder: Path, frames: Sequence[Mapping[str, Any]], most: int |
         most: So many of them at most, evenly spaced; None: all.
 
     Raises:
-        DataSetError: An image cannot be read.
+        DataSetError: An image cannot be read, or is another one.
     """
     chosen = range(len(frames)) if most is None else sorted({round(place) for place in np.linspace(0, len(frames) - 1, most)})
     rows = [frames[place] for place in chosen]
-    pictures = [_read(folder / row["path"]) for row in rows]
+    pictures = [_read(folder / row["path"], row["pixel_sha256"]) for row in rows]
     lit = lit_box(pictures)
     found: list[tuple[int, str, Floats]] = []
     for row, pixels in zip(rows, pictures, strict=True):
@@ -130,8 +131,9 @@ def signatures_of(folder: Path, frames: Sequence[Mapping[str, Any]], most: int |
     return ClipSignature(frames[0]["video_id"], np.asarray(indices, np.int64), paths, np.stack(vectors))
 
 
-def _read(path: Path) -> NDArray[np.uint8]:
+def _read(path: Path, digest: str) -> NDArray[np.uint8]:
+    """A stored frame; one that is not what the build wrote is refused, since OpenCV reads half a picture without a word."""
     pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise DataSetError(path, "is no readable image", "build the set again")
+    if pixels is None or pixel_digest(np.asarray(pixels, np.uint8)) != digest:
+        raise DataSetError(path, "is no image, or not the one that was written", "build the set again")
     return np.asarray(pixels, np.uint8)

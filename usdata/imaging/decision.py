@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from usdata.imaging.evidence import Evidence
-from usdata.imaging.field_of_view import CERTAIN, estimate, supports
+from usdata.imaging.field_of_view import CERTAIN, best_supported, estimate
 from usdata.imaging.geometry import AnnulusSector, Geometry, Rectangle, box_of
 from usdata.readers.base import Region
 
@@ -81,12 +81,9 @@ def decide(
         return _in_region(evidence, largest, accept)
     found = estimate(evidence)
     accepted = found.geometry is not None and found.confidence >= accept
-    if found.views == 1 and found.confidence < CERTAIN:
-        seen = None if found.restored else found.geometry
-        supported = [(supports(evidence, shape, seen) or 0.0, -place) for place, shape in enumerate(consensus)]
-        confidence, place = max(supported, default=(0.0, 0))
-        if confidence:
-            return Decision(consensus[-place], "consensus", confidence, 1, proposal=found.geometry)
+    lent = best_supported(evidence, consensus, found) if found.views == 1 and found.confidence < CERTAIN else None
+    if lent is not None:
+        return Decision(lent[0], "consensus", lent[1], 1, proposal=found.geometry)
     if accepted:
         return Decision(found.geometry, "estimate", found.confidence, found.views)
     return Decision(None, "none", found.confidence, found.views, found.why or "not sure enough", found.geometry)

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from usdata.imaging.geometry import Geometry
+
 MOST_FRAMES = 24
 WORKING_SIDE = 320  # pixels: pictures are reduced by the least whole factor that makes their longer side no longer than this
 
@@ -46,6 +48,14 @@ class Evidence:
     mean: NDArray[np.float32]
     chroma: NDArray[np.uint8] | None
     coloured: NDArray[np.uint8] | None = None
+
+    def at_working_size(self, geometry: Geometry) -> Geometry:
+        """A shape in source pixels, in working pixels."""
+        return geometry.scaled(1 / self.factor, 1 / self.factor)
+
+    def mask_of(self, geometry: Geometry) -> NDArray[np.bool_]:
+        """Mask of a shape in source pixels, at working size, (H, W)."""
+        return self.at_working_size(geometry).mask(*self.mean.shape)
 
 
 class EvidenceCollector:

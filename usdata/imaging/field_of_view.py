@@ -9,6 +9,7 @@ may be cut by a box, as many scanners' displays do. What the votes cannot tell, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -242,24 +243,34 @@ def _confidence(geometry: Geometry, agreement: float, held: float, contrast: Flo
     return float(min(1.0, 0.3 + 0.75 * agreement) * min(1.0, edges) * min(1.0, 0.1 + held))
 
 
-def supports(evidence: Evidence, geometry: Geometry, proposal: Geometry | None = None) -> float | None:
-    """How far a clip's own picture speaks for a field of view that other clips of its device have: a confidence; None where it does not.
-
-    It must hold nearly all that moves, end sharply along two edges at least (a dark flank shows nothing) and have little but the ground
-    around it, and no sharp edge of what was found in the clip itself may lie elsewhere.
+def best_supported(evidence: Evidence, shapes: Sequence[Geometry], own: Estimate) -> tuple[Geometry, float] | None:
+    """Of the fields of view that other clips of its device have the one that a clip's own picture speaks for most, and how far.
 
     Args:
         evidence: Of the clip's unique frames.
-        geometry: In source pixels.
-        proposal: What the estimate saw of it, in source pixels.
+        shapes: In source pixels, those of most clips first.
+        own: The clip's own estimate.
+
+    Returns:
+        The shape and a confidence; None where the clip speaks for none.
     """
     inside, _ = tissue_mask(evidence)
-    if not inside.any():
+    if not shapes or not inside.any():
         return None
     seen = _Seen(evidence, inside)
-    scale = 1 / evidence.factor
-    shape = geometry.scaled(scale, scale)
-    mask = shape.mask(*inside.shape)
+    # What was restored was not seen.
+    told = None if own.geometry is None or own.restored else evidence.at_working_size(own.geometry)
+    found = [(shape, confidence) for shape in shapes if (confidence := _support(evidence.at_working_size(shape), seen, told)) is not None]
+    return max(found, key=lambda pair: pair[1], default=None)
+
+
+def _support(shape: Geometry, seen: _Seen, own: Geometry | None) -> float | None:
+    """How far a clip speaks for a shape, both in working pixels; None where it does not.
+
+    It must hold nearly all that moves, end sharply along two edges at least (a dark flank shows nothing) and have little but the ground
+    around it, and no sharp edge of what was found in the clip itself may lie elsewhere.
+    """
+    mask = shape.mask(*seen.inside.shape)
     held = seen.held(mask)
     sharp = edge_sharpness(shape, seen.contrast)
     if held < HELD_BY_OTHERS or sum(value >= FADES for value in sharp.values()) < 2:
@@ -268,9 +279,9 @@ def supports(evidence: Evidence, geometry: Geometry, proposal: Geometry | None =
     around = seen.contrast[(far > 0) & (near == 0)]
     if np.count_nonzero(around > LIT) > MOST_LIT * around.size:
         return None
-    if proposal is not None:
+    if own is not None:
         away = _distance_to_edge(mask)
-        for x, y in sharp_edges(proposal.scaled(scale, scale), seen.contrast, SHARP_ELSEWHERE):
+        for x, y in sharp_edges(own, seen.contrast, SHARP_ELSEWHERE):
             if float(np.median(cv2.remap(away, x, y, cv2.INTER_NEAREST, borderValue=0.0))) > ELSEWHERE:
                 return None
     confidence = round(min(1.0, 0.3 + 0.75 * seen.agreement(mask)) * min(1.0, 0.1 + held), 4)

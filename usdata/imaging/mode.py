@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from usdata.imaging.colour_patch import patch_kind
 from usdata.imaging.evidence import Evidence
@@ -44,9 +43,6 @@ def mode_of(
     told = any(region.data == "colour_flow" for region in regions)
     if evidence.coloured is None or not (told or colour_kind == "colour"):
         return "b_mode"
-    height, width = evidence.coloured.shape[:2]
-    inside: NDArray[np.bool_] = np.ones((height, width), bool)
-    if geometry is not None:
-        inside = geometry.scaled(1 / evidence.factor, 1 / evidence.factor).mask(height, width)
+    inside = np.ones(evidence.mean.shape, bool) if geometry is None else evidence.mask_of(geometry)
     patch = patch_kind(evidence.coloured, inside)
     return "b_mode" if patch is None else "elastography" if patch == "elastography" and not told else "colour_doppler"

@@ -49,15 +49,23 @@ class OverlapResult:
     labels: dict[str, str]
     patients: dict[str, str]
 
+    def same_label(self, match: Match) -> bool | None:
+        """Whether both clips have one label; None where one of them has none."""
+        return _same(self.labels.get(match.a), self.labels.get(match.b))
+
+    def same_patient(self, match: Match) -> bool | None:
+        """Whether both clips are of one patient; None where that is not known."""
+        return _same(self.patients.get(match.a), self.patients.get(match.b))
+
     @property
     def contradictory(self) -> list[Match]:
         """Matches of clips with different labels."""
-        return [match for match in self.matches if self.labels.get(match.a, "") != self.labels.get(match.b, "")]
+        return [match for match in self.matches if self.same_label(match) is False]
 
     @property
     def across_patients(self) -> list[Match]:
-        """Matches of clips of different patients."""
-        return [match for match in self.matches if self.patients.get(match.a) != self.patients.get(match.b)]
+        """Matches of clips that are not known to be of one patient."""
+        return [match for match in self.matches if not self.same_patient(match)]
 
     def to_json(self) -> dict[str, Any]:
         """For machines."""
@@ -68,10 +76,13 @@ class OverlapResult:
             "clips_b": self.clips_b,
             "left_out": self.left_out,
             "matches": [
-                asdict(match) | {"same_label": match not in self.contradictory, "same_patient": match not in self.across_patients}
-                for match in self.matches
+                asdict(match) | {"same_label": self.same_label(match), "same_patient": self.same_patient(match)} for match in self.matches
             ],
         }
+
+
+def _same(one: str | None, other: str | None) -> bool | None:
+    return None if one is None or other is None else one == other
 
 
 class _Set:
@@ -80,7 +91,7 @@ class _Set:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.about = manifest.open_dataset(folder).about
-        columns = ["video_id", "frame_index", "path", "fov_x", "fov_y", "fov_width", "fov_height"]
+        columns = ["video_id", "frame_index", "path", "pixel_sha256", "fov_x", "fov_y", "fov_width", "fov_height"]
         self.frames: dict[str, list[dict[str, Any]]] = {}
         for row in manifest.read_table(folder, manifest.FRAMES).select(columns).to_pylist():
             self.frames.setdefault(row["video_id"], []).append(row)
@@ -158,6 +169,8 @@ def _write_page(result: OverlapResult, first: Path, second: Path, page: Path) ->
     rows = [
         {
             "match": match,
+            "same_label": result.same_label(match),
+            "same_patient": result.same_patient(match),
             "pictures": [_picture(first / match.best[0], flip=False), _picture(second / match.best[1], flip=match.flip)],
             "labels": [result.labels.get(match.a, "no label"), result.labels.get(match.b, "no label")],
             "patients": [result.patients.get(match.a, "unknown patient"), result.patients.get(match.b, "unknown patient")],

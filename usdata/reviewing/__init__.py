@@ -36,10 +36,10 @@ from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.geometry import Rectangle, geometry_from, geometry_json
 from usdata.imaging.overlays import overlays_inside
 from usdata.layouts import listed
+from usdata.looking import look_at
 from usdata.readers import open_clip
 from usdata.readers.base import Clip
 from usdata.recipe import Answer, Hygiene, Recipe
-from usdata.video_step import look_at
 
 COLUMNS = ("video_id", "answer", "reviewer", "date", "geometry")
 SHOWN_WIDTH = 300  # pixels of a frame on the page

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -86,6 +87,23 @@ def test_the_command_says_so_and_fails_on_request(sets: tuple[Path, Path]) -> No
     assert run.invoke(app, ["overlap", str(sets[0]), "--fail"]).exit_code == 0
     found = json.loads(run.invoke(app, ["overlap", *map(str, sets), "--json"]).stdout)
     assert [match["same_label"] for match in found["matches"]] == [True, False]
+
+
+def test_an_unknown_patient_or_label_is_not_taken_for_the_same(tmp_path: Path) -> None:
+    first = made(tmp_path, "one", {"a.mp4": tissue(1), "b.mp4": tissue(1)[2:]}, ["a.mp4,,well", "b.mp4,,"])
+    result = overlap(first)
+    (match,) = result.matches
+    assert (result.same_label(match), result.same_patient(match)) == (None, None)
+    assert result.contradictory == []
+    assert result.across_patients == [match]
+
+
+def test_half_an_image_is_refused(sets: tuple[Path, Path], tmp_path: Path) -> None:
+    shutil.copytree(sets[0], tmp_path / "set")
+    image = sorted((tmp_path / "set" / "images").rglob("*.png"))[0]
+    image.write_bytes(image.read_bytes()[:2000])
+    with pytest.raises(DataSetError, match="not the one that was written"):
+        overlap(tmp_path / "set")
 
 
 def test_rubbish_is_one_line(sets: tuple[Path, Path], tmp_path: Path) -> None:

@@ -115,6 +115,10 @@ def test_release_takes_a_clip_with_text_once_a_person_has_looked(tmp_path: Path)
     video = manifest.open_dataset(tmp_path / "set").videos.iloc[0]
     assert video["status"] == "excluded"
     assert "text" in video["reason"]
+    # A geometry in the recipe does not say that somebody read what is written there.
+    given = {"unsure": "hold", "overrides": {video["video_id"]: json.loads(video["fov_geometry"])}}
+    usdata.build(recipe(release=True, image={"crop": "mask"}, field_of_view=given), raw=tmp_path / "raw", out=tmp_path / "given", workers=1)
+    assert "text" in manifest.open_dataset(tmp_path / "given").videos.iloc[0]["reason"]
     shown = geometries(write_page(tmp_path / "set", raw=tmp_path / "raw", out=tmp_path / "page.html").page)
     yes = GOOD | {"video_id": video["video_id"], "answer": "accept", "geometry": shown[video["video_id"]]}
     take_answers(tmp_path / "set", write_answers(tmp_path / "a.csv", [yes]), raw=tmp_path / "raw", workers=1)
