@@ -365,9 +365,13 @@ def export(
 @one_line_errors
 def overlap(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
-    other: Annotated[Path | None, typer.Argument(metavar="[OTHER]", help="Another one; without it, SET is compared with itself.")] = None,
+    other: Annotated[
+        Path | None,
+        typer.Argument(metavar="[OTHER]", help="Another, or a folder of raw clips; without it, SET is compared with itself."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML page to write, the clips side by side.")] = None,
     fail: Annotated[bool, typer.Option("--fail", help="Exit with 3 if a clip stands in both.")] = False,
+    workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Find clips that show the same scan, by their pictures: of two data sets, or twice in one.
@@ -379,14 +383,14 @@ def overlap(
     from usdata.overlapping import overlap as compare
     from usdata.overlapping.terminal import print_overlap
 
-    result = compare(dataset, other, page=out)
+    result = compare(dataset, other, page=out, workers=workers)
     if as_json:
         _print_json(result.to_json())
     else:
         print_overlap(result)
         if out is not None:
             print(out)
-    if fail and result.matches:
+    if fail and result.pairs:
         say("clips show the same scan")
         raise typer.Exit(EXIT_FINDINGS)
 

@@ -24,7 +24,7 @@ from usdata.files import atomic, sha256_file, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ROW_GROUP_ROWS = 65_536
 
 DATASET_JSON = "dataset.json"
@@ -106,6 +106,14 @@ VIDEOS_SCHEMA = _schema(
     ("patient_age?", pa.string(), "age band in years: 0-9, 10-19, ..., 80-89, 90+"),
     ("study_year?", pa.int32(), "as the file says; of all dates only the year leaves"),
     (
+        "key_frames_path?",
+        pa.string(),
+        "picture of the frames by which the same scan is found in other clips, one below another, 64 pixels wide; relative to the data "
+        "set; null = all are too dark or too flat",
+    ),
+    ("key_frames?", pa.list_(pa.int64()), "their frame_index"),
+    ("key_frames_box?", pa.list_(pa.int32()), "what they were cut from: x, y, width, height in raw pixels"),
+    (
         "flags",
         pa.list_(pa.string()),
         "hygiene: blank, blank_frames, damaged_frames, decode_errors, dual_view, frozen, invalid_frames, loop, missing_frames, "
@@ -174,11 +182,18 @@ EXCLUDED_SCHEMA = _schema(
 DUPLICATES_SCHEMA = _schema(
     ("video_id_a", pa.string(), "the earlier of the two ids"),
     ("video_id_b", pa.string(), "the later of the two ids"),
-    ("kind", pa.string(), "file (equal bytes) or pixels (equal stored frames)"),
-    ("score", pa.float64(), "share of the shorter clip's kept frames that stand in the other, 0 to 1"),
-    ("scale", pa.float64(), "size of b over size of a"),
-    ("shift_x", pa.float64(), "pixels of b against a"),
-    ("shift_y", pa.float64(), "pixels of b against a"),
+    ("kind", pa.string(), "file (equal bytes), pixels (equal stored frames) or content (verified by laying frames on one another)"),
+    (
+        "score",
+        pa.float64(),
+        "file and pixels: share of the shorter clip's kept frames that stand in the other; content: median correlation of the frames that "
+        "are found; 0 to 1",
+    ),
+    ("motion?", pa.float64(), "content: the same of what changes from frame to frame; null where that cannot be told"),
+    ("scale", pa.float64(), "along the width: raw pixels of b to one of a"),
+    ("scale_y", pa.float64(), "along the height"),
+    ("shift_x", pa.float64(), "raw pixels: x in b = scale * x in a + shift_x; mirrored: x in b = shift_x - scale * x in a"),
+    ("shift_y", pa.float64(), "raw pixels: y in b = scale_y * y in a + shift_y"),
     ("flip", pa.bool_(), "b is mirrored left to right"),
     ("first_frame_a", pa.int64(), "aligned interval, first frame_index in a"),
     ("last_frame_a", pa.int64(), "aligned interval, last frame_index in a"),

@@ -253,6 +253,8 @@ class Duplicates(_Section):
 
     join_score: float = Field(default=0.5, gt=0, le=1)
     """Share of the shorter clip's kept frames that must stand, pixel for pixel, in the other for the two to join one group."""
+    content: bool = True
+    """Look for clips that show the same scan though no file or frame is equal (re-encoded, cropped, mirrored, ...); they join one group."""
 
 
 class Folds(_Section):

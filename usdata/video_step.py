@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usdata.duplicates.fingerprints import fingerprint, pixel_digest
+from usdata.duplicates.key_frames import KeyFrames, as_strip, key_frames_of
 from usdata.errors import ReadError
 from usdata.files import canonical_json, sha256_stream, sha256_text, write_text
 from usdata.held_frames import HeldFrames
@@ -114,11 +115,18 @@ def process_video(task: VideoTask) -> dict[str, Any]:
         )
         _hide_names(result, task)
         framing = result.pop("framing", None)
+        found = result.pop("key_frames", None)
         if result["kept"] and framing is not None:
             result["video"]["overlay_path"] = _store_overlays(framing, task, staging, written)
+        if result["kept"] and found is not None:
+            name = f"{task.images.name}_key_frames.png"
+            strip = _write_png(as_strip(found.pictures), name, task, staging, written)
+            indices, box = [int(index) for index in found.frame_index], list(found.box)
+            result["video"] |= {"key_frames_path": strip, "key_frames": indices, "key_frames_box": box}
         kept = {Path(row["path"]).name for row in result["kept"]}
-        if result["kept"] and result["video"].get("overlay_path") is not None:
-            kept.add(Path(result["video"]["overlay_path"]).name)
+        if result["kept"]:
+            beside = [result["video"].get(column) for column in ("overlay_path", "key_frames_path")]
+            kept |= {Path(path).name for path in beside if path is not None}
         for path in staging.iterdir():
             if path.name not in kept:
                 path.unlink()
@@ -175,7 +183,8 @@ def look_through(
 
     Returns:
         `status`, `reason`, `video`, `kept` and `excluded`, as in the journal; `proposal` (the geometry that was not taken, JSON),
-        `consensus` (what was offered) and `framing` (how frames are stored). A clip that cannot be read is a result too, without these.
+        `consensus` (what was offered), `framing` (how frames are stored) and `key_frames` (see `usdata.duplicates.key_frames`). A clip that
+        cannot be read is a result too, without these.
     """
     try:
         with HeldFrames(scratch) as held:
@@ -225,7 +234,7 @@ def _looked_through(
                 repetition.offer(frame.pixels)
                 played.append(frame.index)
             if look.reason is None and seeing is not None:
-                evidence.offer(frame.pixels, clip.picture)
+                evidence.offer(frame.pixels, clip.picture, frame.index)
             wanted = False
             if _is_candidate(look, sampling):
                 wanted = keeps(candidates, time, partial(reduced, frame.pixels))
@@ -250,9 +259,11 @@ def _looked_through(
         reason = f"cut short: {len(times)} frames{declared} decode (read.truncated: exclude)"
     framing = Framing(info.height, info.width, None, "none", None)
     proposal: str | None = None
+    found: KeyFrames | None = None
     if seeing is not None:
         seen = see(evidence, info, seeing, colours.word)
         framing, proposal = seen.framing, seen.proposal
+        found = key_frames_of(evidence, framing.geometry)
         video |= seen.columns
         if video["fov_views"] is not None and video["fov_views"] > 1:
             video["flags"] = sorted([*video["flags"], "dual_view"])
@@ -276,7 +287,8 @@ def _looked_through(
             if row["frame_index"] not in again
         ]
     result = {"status": "ok" if kept else "excluded", "reason": reason, "video": video, "kept": kept, "excluded": excluded}
-    return result | {"proposal": proposal, "consensus": [] if seeing is None else list(seeing.consensus), "framing": framing}
+    offered = [] if seeing is None else list(seeing.consensus)
+    return result | {"proposal": proposal, "consensus": offered, "framing": framing, "key_frames": found}
 
 
 _WITH_ITS_CLIP = {"reason": "clip_excluded", "duplicate_of": None, "difference": None}

@@ -42,6 +42,7 @@ from usdata.building.staging import (
 )
 from usdata.building.tables import decoder_versions, source_counts, unexpected_counts, write_tables
 from usdata.console import progress, say
+from usdata.duplicates.search import Clips, rows_of, same_scans
 from usdata.engines import Failure, Runner, runner
 from usdata.errors import ReadError, Stopped, UserError
 from usdata.files import canonical_json, sha256_text
@@ -54,7 +55,7 @@ from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 11  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 12  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -200,12 +201,25 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     staging = out.parent / f".{out.name}.building"
     with locked(staging):
         results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
-        about, notes = write_tables(rows, results, hashes, recipe, staging, input_key, input_digest, listing.private.identifiers)
+        scans = _same_scans(rows, results, staging, run, stop) if recipe.duplicates.content else []
+        about, notes = write_tables(rows, results, hashes, recipe, staging, input_key, input_digest, listing.private.identifiers, scans)
         remove_strays(staging, rows, results)
         os.sync()  # before the rename says that everything is there
         put_in_place(staging, out)
     notes += _unmatched(recipe, [row.video_id for row in rows])
     return _result(out, recipe, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
+
+
+def _same_scans(
+    rows: Sequence[RawVideo], results: Mapping[str, Mapping[str, Any]], staging: Path, run: Runner, stop: StopFlag
+) -> list[dict[str, Any]]:
+    """Rows of duplicates.parquet of the clips that show the same scan."""
+    kept = [{"video_id": row.video_id, **results[row.video_id]["video"]} for row in rows if results[row.video_id]["status"] == "ok"]
+    with stop.deferred():
+        found = list(rows_of(same_scans(Clips.of(staging, [row for row in kept if row.get("key_frames_path")]), None, run)))
+    if stop.name is not None:
+        raise Stopped("stopped after all clips were read; run the same command again to go on")
+    return found
 
 
 def _unmatched(recipe: Recipe, video_ids: Sequence[str]) -> list[str]:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from usdata import manifest
-from usdata.duplicates.exact import exact_duplicates
+from usdata.duplicates.exact import exact_duplicates, with_content
+from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.errors import UserError
 from usdata.layouts import RawVideo, assign_groups
 from usdata.privacy.identifiers import Identifiers
@@ -43,6 +44,7 @@ def write_tables(
     input_key: str,
     input_digest: str,
     identifiers: Identifiers,
+    scans: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes."""
     videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) | _reviewed(row.video_id, recipe) for row in rows]
@@ -54,8 +56,9 @@ def write_tables(
         if facts[video_id]["status"] == "ok"
         for frame in result["kept"]
     ]
-    pairs, duplicate_group = exact_duplicates(videos, frames)
-    same_scan = [pair for pair in pairs if pair["kind"] == "file" or pair["score"] >= recipe.duplicates.join_score]
+    exact, duplicate_group = exact_duplicates(videos, frames)
+    pairs = with_content(exact, scans)
+    same_scan = [pair for pair in pairs if pair["kind"] != "pixels" or pair["score"] >= recipe.duplicates.join_score]
     groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in same_scan])
     for video in videos:
         video["group_id"] = groups[video["video_id"]]
@@ -89,6 +92,7 @@ def write_tables(
         "input_digest": input_digest,
         "classes": classes,
         "counts": {"found": len(videos), **{status: statuses[status] for status in manifest.STATUSES}, "frames": len(frames)},
+        "duplicates": {"version": DUPLICATES_VERSION if recipe.duplicates.content else None, "pairs": len(pairs)},
         "privacy": statement(recipe),
         "licences": dict(sorted(Counter(video["licence"] or "unknown" for video in videos if video["status"] == "ok").items())),
         "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
@@ -162,7 +166,7 @@ def _clear(videos: list[dict[str, Any]], identifiers: Identifiers) -> None:
 _NOT_DETERMINED = (
     "mode", "fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry", "fov_polygon", "fov_stored_geometry", "fov_confidence",
     "fov_origin", "fov_views", "overlay_share", "overlay_path", "ruler", "spacing_source", "depth_mm", "period_frames", "patient_sex",
-    "patient_age", "study_year", "review", "review_reason", "reviewer", "reviewed_on",
+    "patient_age", "study_year", "review", "review_reason", "reviewer", "reviewed_on", "key_frames_path", "key_frames", "key_frames_box",
 )  # fmt: skip
 
 

@@ -1,31 +1,34 @@
-"""Clips that show the same scan, by what their frames look like: between two data sets, or within one.
+"""Whether two clips show the same scan: candidates by their mean pictures, each verified by laying frames on one another.
 
-Each clip gives KEY_FRAMES signatures. Two clips are candidates where the frames of one find, in the median, a frame of the other that
-correlates at CANDIDATE or more; all pairs are compared, block by block, at half the side, as they are and mirrored. A candidate is then
-verified with all stored frames: the median over the frames of the shorter clip must reach SAME, and the frames that they find must come in
-the same order.
+A candidate's pictures are aligned (scale and shift, mirrored or not), then every key frame of one is compared with every one of the other
+where both show something. Two clips of one patient, or of two patients whose layers lie alike, agree in what stands still; only the same
+recording agrees in what changes as well. So a frame is found again only if its picture correlates at LIKE or more, and what is left of it
+when the clip's mean is taken away, at MOVES_LIKE or more. The clips are the same scan where enough frames of one are found in the other, in
+the same order or in the opposite one, and where the medians of both correlations together reach TOGETHER.
 
-Measured in benchmarks/overlap.py and docs/results/overlap.md. Not found in this version: copies that were cropped inside the field of view.
+Where a side has too few frames to know what changes, or nothing changes, the pictures alone must agree, at SAME.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
-from usdata.duplicates.signatures import ClipSignature, Floats, coarser, correlations, flipped
+from usdata.duplicates.alignment import AROUND, Placement, align_coarsely, align_finely
+from usdata.duplicates.descriptors import CELLS, Floats, band
+from usdata.duplicates.key_frames import SIDE, KeyFrames
 
-KEY_FRAMES = 12
-CANDIDATE = 0.45
-SAME = 0.7
-IN_ORDER = 0.6  # of the frames that find another, where there are ORDERED and more
-ORDERED = 5
-BLOCK = 64  # clips whose signatures are multiplied at once
+LEAST_COARSE, LEAST_FINE = 0.5, 0.4  # correlation of the means, aligned
+LIKE, MOVES_LIKE, TOGETHER, SAME = 0.40, 0.35, 1.16, 0.75
+MOVES = 0.15  # length of what changes, of a frame's picture of length 1
+LEAST_FRAMES = 4  # with which a clip's mean says what stands still
+LEAST_SHARE, LEAST_FOUND = 0.3, 3  # of the frames of either clip that must be found again
+IN_ORDER, ORDERED = 0.6, 5  # share of the frames found that come in order, where there are ORDERED and more
 
 
 @dataclass(frozen=True)
@@ -33,124 +36,197 @@ class Match:
     """Two clips that show the same scan.
 
     Attributes:
-        a: video_id in the first set.
-        b: video_id in the second.
-        score: Median correlation of the shorter clip's frames with those that they find, 0 to 1.
+        a: video_id of the one.
+        b: video_id of the other.
+        score: Median correlation of the frames of the one that are found in the other, 0 to 1.
+        motion: The same of what changes in them; None where that cannot be told.
+        share: Of the key frames of the clip that is found, those that are.
         flip: One is the other's mirror image.
-        frames_a: frame_index of the frames that were matched, first and last.
-        frames_b: Likewise.
-        best: Paths of the images that are most alike, of the first and of the second set.
+        scale_x: Raw pixels of b to one of a, along the width.
+        scale_y: Along the height.
+        shift_x: Where a's left edge lies in b (right edge counted from b's right one where mirrored), in raw pixels of b.
+        shift_y: Where a's top lies in b.
+        frames: Pairs of frame_index, of a and of b, that show the same, by a's.
+        best: The pair of them that is most alike.
     """
 
     a: str
     b: str
     score: float
+    motion: float | None
+    share: float
     flip: bool
-    frames_a: tuple[int, int]
-    frames_b: tuple[int, int]
-    best: tuple[str, str]
+    scale_x: float
+    scale_y: float
+    shift_x: float
+    shift_y: float
+    frames: tuple[tuple[int, int], ...]
+    best: tuple[int, int]
+
+    @property
+    def frames_a(self) -> tuple[int, int]:
+        """First and last frame_index of a that are found in b."""
+        indices = [pair[0] for pair in self.frames]
+        return min(indices), max(indices)
+
+    @property
+    def frames_b(self) -> tuple[int, int]:
+        """Likewise of b."""
+        indices = [pair[1] for pair in self.frames]
+        return min(indices), max(indices)
 
 
-def candidates(a: Sequence[ClipSignature], b: Sequence[ClipSignature], *, within: bool) -> Iterator[tuple[int, int, bool]]:
-    """Pairs (place in a, place in b, mirrored) that may be the same, in order.
+@dataclass(frozen=True)
+class Start:
+    """From where two clips are aligned: a's whole picture is like a cell of b's, or b's whole like a cell of a's.
 
-    Args:
-        a: Signatures of one set's clips.
-        b: Of the other's.
-        within: Both are the same set: each pair is looked at once, and no clip with itself.
+    Attributes:
+        flip: b is mirrored.
+        around: The second way round.
+        cell: Number of the cell.
     """
-    small_a = [coarser(clip.vectors) for clip in a]
-    small_b = small_a if within else [coarser(clip.vectors) for clip in b]
-    for start in range(0, len(a), BLOCK):
-        for other in range(start if within else 0, len(b), BLOCK):
-            yield from _in_block(small_a[start : start + BLOCK], small_b[other : other + BLOCK], start, other, within)
+
+    flip: bool
+    around: bool
+    cell: int
+
+    @property
+    def placement(self) -> Placement:
+        """The same as a placement."""
+        return Placement.around_cell(CELLS[self.cell]) if self.around else Placement.of_cell(CELLS[self.cell])
 
 
-def _in_block(a: Sequence[Floats], b: Sequence[Floats], first_a: int, first_b: int, within: bool) -> Iterator[tuple[int, int, bool]]:
-    left, right = np.concatenate(a), np.concatenate(b)
-    ends_a, ends_b = (np.cumsum([0] + [len(vectors) for vectors in side]) for side in (a, b))
-    plain, mirrored = (_clip_scores(correlations(left, way), ends_a, ends_b) for way in (right, flipped(right)))
-    for place_a, place_b in np.argwhere(np.maximum(plain, mirrored) >= CANDIDATE).tolist():
-        if not within or first_b + place_b > first_a + place_a:
-            yield first_a + place_a, first_b + place_b, bool(mirrored[place_a, place_b] > plain[place_a, place_b])
+def coarse_match(a: KeyFrames, b: KeyFrames, starts: Sequence[Start]) -> tuple[float, bool, Placement]:
+    """The best alignment of two clips' means at half the side: correlation, mirrored, placement."""
+    means = {flip: np.ascontiguousarray(b.mean[:, ::-1]) if flip else b.mean for flip in {start.flip for start in starts}}
+    found = []
+    for flip, mean in sorted(means.items()):
+        correlation, placement = align_coarsely(a.mean, mean, [start.placement for start in starts if start.flip == flip])
+        found.append((correlation, flip, placement))
+    return max(found, key=lambda each: each[0])
 
 
-def _clip_scores(found: Floats, ends_a: NDArray[np.int64], ends_b: NDArray[np.int64]) -> Floats:
-    """Of each clip with each: median over frames of the best correlation, from the side that finds more.
-
-    Of a part of a clip all frames find one in the whole.
-
-    Args:
-        found: Correlation of each frame with each.
-        ends_a: Where the frames of the rows' clips begin, and the end.
-        ends_b: Likewise of the columns'.
-    """
-    from_a = np.maximum.reduceat(found, ends_b[:-1], axis=1)
-    from_b = np.maximum.reduceat(found, ends_a[:-1], axis=0)
-    by_a = [np.median(from_a[first:end], axis=0) for first, end in pairwise(ends_a.tolist())]
-    by_b = [np.median(from_b[:, first:end], axis=1) for first, end in pairwise(ends_b.tolist())]
-    return np.asarray(np.maximum(np.stack(by_a), np.stack(by_b, axis=1)), np.float32)
-
-
-def verified(a: ClipSignature, b: ClipSignature, *, flip: bool) -> Match | None:
-    """The match of two clips by all their frames; None where they are not the same.
+def verified(a: KeyFrames, b: KeyFrames, *, flip: bool, placement: Placement) -> Match | None:
+    """The match of two clips; None where they are not the same scan.
 
     Args:
         a: One clip.
         b: The other.
-        flip: Whether `b` is compared mirrored.
+        flip: Whether `b` is taken mirrored.
+        placement: Of a in b, roughly.
     """
-    swapped = len(a.vectors) > len(b.vectors)
-    table = correlations(a.vectors, flipped(b.vectors) if flip else b.vectors)
-    table = table.T if swapped else table
-    best = table.argmax(axis=1)
-    found = table[np.arange(len(table)), best]
-    score = float(np.median(found))
-    sure = np.flatnonzero(found >= CANDIDATE)
-    if score < SAME or not sure.size:
+    pictures = b.pictures[:, :, ::-1] if flip else b.pictures
+    correlation, placement = align_finely(a.mean, np.ascontiguousarray(pictures.mean(axis=0, dtype=np.float32)), placement)
+    if correlation < LEAST_FINE:
         return None
-    if sure.size >= ORDERED and max(_rising(best[sure]), _rising(best[sure][::-1])) < IN_ORDER * sure.size:
+    placement = placement.rounded()
+    # One thread: sums in another order would round otherwise.
+    with threadpool_limits(1):
+        likeness, motion = _tables(a.pictures, pictures, placement)
+    from_a = _found(likeness, motion)
+    from_b = _found(likeness.T, None if motion is None else motion.T)
+    one = _Side(from_a, len(a.pictures))
+    other = _Side([(place_a, place_b) for place_b, place_a in from_b], len(b.pictures))
+    side = max((one, other), key=lambda each: each.share)
+    if not side.is_same:
         return None
-    shorter, longer = (b, a) if swapped else (a, b)
-    interval = _interval(shorter.frame_index[sure]), _interval(longer.frame_index[best[sure]])
+    rows, columns = (np.array(places) for places in zip(*side.pairs, strict=True))
+    found = likeness[rows, columns]
+    score = round(float(np.median(found)), 4)
+    moved = None if motion is None else round(float(np.median(motion[rows, columns])), 4)
+    if moved is not None and score + moved < TOGETHER:
+        return None
     top = int(found.argmax())
-    paths = shorter.paths[top], longer.paths[int(best[top])]
-    if swapped:
-        interval, paths = interval[::-1], paths[::-1]
-    return Match(a.video_id, b.video_id, round(score, 4), flip, *interval, paths)
+    scale_x, scale_y, shift_x, shift_y = _in_raw_pixels(a.box, b.box, placement, flip=flip)
+    frames = sorted((int(a.frame_index[row]), int(b.frame_index[column])) for row, column in side.pairs)
+    return Match(
+        a=a.video_id,
+        b=b.video_id,
+        score=score,
+        motion=moved,
+        share=round(side.share, 4),
+        flip=flip,
+        scale_x=scale_x,
+        scale_y=scale_y,
+        shift_x=shift_x,
+        shift_y=shift_y,
+        frames=tuple(frames),
+        best=(int(a.frame_index[rows[top]]), int(b.frame_index[columns[top]])),
+    )
 
 
-def matches(
-    a: Sequence[ClipSignature],
-    b: Sequence[ClipSignature],
-    *,
-    within: bool,
-    whole: Callable[[int, int], tuple[ClipSignature, ClipSignature]],
-) -> list[Match]:
-    """All verified matches, by name.
+@dataclass(frozen=True)
+class _Side:
+    """What one clip finds in the other: pairs of places (a's, b's) in the order of its own frames, and how many frames it has."""
 
-    Args:
-        a: Key signatures of one set's clips.
-        b: Of the other's.
-        within: Both are the same set.
-        whole: Gives the signatures of all frames of a candidate's two clips, by their places.
-    """
-    found = []
-    for place_a, place_b, flip in candidates(a, b, within=within):
-        match = verified(*whole(place_a, place_b), flip=flip)
-        if match is not None:
-            found.append(match)
-    return sorted(found, key=lambda match: (match.a, match.b))
+    pairs: list[tuple[int, int]]
+    frames: int
+
+    @property
+    def share(self) -> float:
+        return len(self.pairs) / self.frames
+
+    @property
+    def is_same(self) -> bool:
+        if len(self.pairs) < min(LEAST_FOUND, self.frames) or self.share < LEAST_SHARE:
+            return False
+        if len(self.pairs) < ORDERED:
+            return True
+        numbers = [column for _, column in sorted(self.pairs)]
+        return max(_rising(numbers), _rising(numbers[::-1])) >= IN_ORDER * len(numbers)
 
 
-def _interval(indices: NDArray[np.int64]) -> tuple[int, int]:
-    return int(indices.min()), int(indices.max())
+def _tables(a: NDArray[np.uint8], b: NDArray[np.uint8], placement: Placement) -> tuple[Floats, Floats | None]:
+    """Correlation of each key frame with each, (N, M), of the pictures and of what changes in them; None where that cannot be told."""
+    common = placement.common(SIDE)
+    units_a = _units([band(picture.astype(np.float32), AROUND)[common] for picture in a])
+    units_b = _units([band(placement.seen_in(picture, SIDE), AROUND)[common] for picture in b])
+    likeness = units_a @ units_b.T
+    if max(len(a), len(b)) < LEAST_FRAMES:
+        return likeness, None
+    # A still is compared with what stands still in the clip.
+    mean_a, mean_b = units_a.mean(axis=0), units_b.mean(axis=0)
+    moving_a = units_a - (mean_a if len(a) >= LEAST_FRAMES else mean_b)
+    moving_b = units_b - (mean_b if len(b) >= LEAST_FRAMES else mean_a)
+    lengths = [np.sqrt(np.sum(moving * moving, axis=1)) for moving in (moving_a, moving_b)]
+    if min(float(np.median(length)) for length in lengths) < MOVES:
+        return likeness, None
+    return likeness, (moving_a @ moving_b.T) / np.maximum(np.outer(*lengths), 1e-9)
 
 
-def _rising(numbers: NDArray[np.intp]) -> int:
+def _units(vectors: Sequence[Floats]) -> Floats:
+    rows = np.stack(vectors)
+    rows -= rows.mean(axis=1, keepdims=True)
+    return np.asarray(rows / np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), 1e-9), np.float32)
+
+
+def _found(likeness: Floats, motion: Floats | None) -> list[tuple[int, int]]:
+    """Of each row the column that is most alike, where it is the same."""
+    # What changes says better which frame it is.
+    best = (likeness if motion is None else motion + likeness).argmax(axis=1)
+    rows = np.arange(len(likeness))
+    same = likeness[rows, best] >= SAME if motion is None else (likeness[rows, best] >= LIKE) & (motion[rows, best] >= MOVES_LIKE)
+    return [(int(row), int(best[row])) for row in np.flatnonzero(same)]
+
+
+def _in_raw_pixels(
+    box_a: tuple[int, int, int, int], box_b: tuple[int, int, int, int], placement: Placement, *, flip: bool
+) -> tuple[float, float, float, float]:
+    """Scale along the width and the height, shift of a's origin in b."""
+    left_a, top_a, width_a, height_a = box_a
+    left_b, top_b, width_b, height_b = box_b
+    scale_x, scale_y = placement.width * width_b / width_a, placement.height * height_b / height_a
+    left = left_b + placement.x * width_b - left_a * scale_x
+    if flip:
+        left = left_b + width_b - placement.x * width_b + left_a * scale_x
+    top = top_b + placement.y * height_b - top_a * scale_y
+    return round(scale_x, 4), round(scale_y, 4), round(left, 2), round(top, 2)
+
+
+def _rising(numbers: Sequence[int]) -> int:
     """Length of the longest run of numbers, not all neighbours, of which none is less than the one before (Fredman 1975)."""
     ends: list[int] = []
-    for number in numbers.tolist():
+    for number in numbers:
         place = bisect_left(ends, number + 1)
         ends[place : place + 1] = [number]
     return len(ends)

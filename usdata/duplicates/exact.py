@@ -62,13 +62,21 @@ def exact_duplicates(
     return [pairs[key] for key in sorted(pairs)], duplicate_group
 
 
+def with_content(exact: Iterable[Mapping[str, Any]], scans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of duplicates.parquet, one a pair: an exact one where there is one, else the one by content."""
+    pairs = {(row["video_id_a"], row["video_id_b"]): dict(row) for row in (*scans, *exact)}
+    return [pairs[key] for key in sorted(pairs)]
+
+
 def _row(a: str, b: str, kind: str, score: float, frames_a: set[int], frames_b: set[int]) -> dict[str, Any]:
     return {
         "video_id_a": a,
         "video_id_b": b,
         "kind": kind,
         "score": score,
+        "motion": None,
         "scale": 1.0,
+        "scale_y": 1.0,
         "shift_x": 0.0,
         "shift_y": 0.0,
         "flip": False,

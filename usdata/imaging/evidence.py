@@ -2,7 +2,7 @@
 
 Frames come in one forward pass whose length nobody knows for certain. A frame is kept each 1, 2, 4, ... frames: whenever there are too
 many, every second one is dropped. So at the end between half and all of the places are taken, evenly over the whole clip, whatever its
-length (fewer only where much less came than the container said).
+length (fewer only where much less came than the container said). Key frames, twice as many, are kept in the same way beside them.
 """
 
 from __future__ import annotations
@@ -79,20 +79,22 @@ class EvidenceCollector:
         # The greatest power of two that still leaves more than MOST_FRAMES.
         self._stride = 1 << max(0, ((expected or 1) // MOST_FRAMES).bit_length() - 1)
         self._offered = 0
-        self._frames: list[NDArray[np.uint8]] = []
+        self._kept: list[tuple[int, int, NDArray[np.uint8]]] = []  # position, index, picture of each key frame
+        self._in_sample = 0
         self._chroma: NDArray[np.uint8] | None = None
         self._coloured: NDArray[np.uint8] | None = None
         self._most_colour = -1
         self._shape: tuple[int, int] | None = None
         self._factor = 1
 
-    def offer(self, pixels: NDArray[np.uint8], picture: Callable[[], NDArray[np.uint8]]) -> None:
+    def offer(self, pixels: NDArray[np.uint8], picture: Callable[[], NDArray[np.uint8]], index: int = 0) -> None:
         """See one frame.
 
         Args:
             pixels: (H, W) uint8.
             picture: Makes the frame in colour if it is looked at, (H, W, 3), or (H, W) where it is gray for certain; asked for the 1st,
                 5th, 33rd, 257th, ... frame.
+            index: Its frame_index, which `key_frames` gives back.
         """
         position = self._offered
         self._offered += 1
@@ -101,14 +103,18 @@ class EvidenceCollector:
             self._factor = max(1, -(-max(self._shape) // WORKING_SIDE))
         if position == 0 or (position & (position - 1) == 0 and position.bit_length() % 3 == 0):
             self._see_colour(picture())
-        if position % self._stride:
-            return
-        if len(self._frames) == MOST_FRAMES:
-            self._frames = self._frames[::2]
+        sampled = position % self._stride == 0
+        if sampled and self._in_sample == MOST_FRAMES:
             self._stride *= 2
-            if position % self._stride:
-                return
-        self._frames.append(self._reduced(pixels))
+            self._kept = [kept for kept in self._kept if kept[0] % self._key_stride == 0]
+            self._in_sample = len(self.frames)
+            sampled = position % self._stride == 0
+        if position % self._key_stride:
+            return
+        self._kept.append((position, index, self._reduced(pixels)))
+        if not sampled:
+            return
+        self._in_sample += 1
         self.frames_seen += 1
         if self.darkest is None or self.brightest is None:
             self.darkest, self.brightest = pixels.copy(), pixels.copy()
@@ -136,25 +142,35 @@ class EvidenceCollector:
             self._most_colour, self._coloured = amount, np.asarray(cv2.merge([red, green, blue]), np.uint8)
 
     @property
+    def _key_stride(self) -> int:
+        return max(1, self._stride // 2)
+
+    @property
     def frames(self) -> list[NDArray[np.uint8]]:
         """The sample, (H, W) uint8 at working size, in order of time."""
-        return self._frames
+        return [picture for position, _, picture in self._kept if position % self._stride == 0]
+
+    @property
+    def key_frames(self) -> tuple[list[int], list[NDArray[np.uint8]]]:
+        """Up to twice as many: their indices, and (H, W) uint8 at working size."""
+        return [index for _, index, _ in self._kept], [picture for _, _, picture in self._kept]
 
     @property
     def evidence(self) -> Evidence | None:
         """The maps; None where no frame was seen."""
-        if not self._frames or self._shape is None:
+        frames = self.frames
+        if not frames or self._shape is None:
             return None
-        first = self._frames[0]
+        first = frames[0]
         brightest, darkest = first.copy(), first.copy()
         total = first.astype(np.float32)
         moved = np.zeros(first.shape, np.float32)
-        for before, frame in pairwise(self._frames):
+        for before, frame in pairwise(frames):
             cv2.max(brightest, frame, dst=brightest)
             cv2.min(darkest, frame, dst=darkest)
             cv2.accumulate(frame, total)
             cv2.accumulate(cv2.absdiff(frame, before), moved)
-        count = len(self._frames)
+        count = len(frames)
         return Evidence(
             factor=self._factor,
             height=self._shape[0],

@@ -1,28 +1,65 @@
-"""Which clips of one data set stand in another, or twice in the same: found by content, verified frame by frame, shown side by side."""
+"""Which clips and frames of one data set stand in another, or twice in the same: exact copies, and the same scan by content."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from numpy.typing import NDArray
-
-from usdata import manifest
-from usdata.console import progress
-from usdata.duplicates.content import KEY_FRAMES, Match, matches
-from usdata.duplicates.signatures import ClipSignature, signatures_of
+from usdata.catalog.overlaps import known_overlaps
+from usdata.duplicates.content import Match
+from usdata.duplicates.exact import exact_duplicates
+from usdata.duplicates.search import same_scans
+from usdata.engines import runner
 from usdata.errors import UserError
-from usdata.files import write_text
+from usdata.overlapping.sides import Side, sides
 
-SHOWN = 260  # pixels of a frame on the page
-MOST_FRAMES = 64  # of a clip, evenly spaced, that a match is verified with
+
+@dataclass(frozen=True)
+class Pair:
+    """A clip of the first set and one of the second (or two of one set) that show the same scan.
+
+    Attributes:
+        a: video_id in the first.
+        b: video_id in the second.
+        kind: As in duplicates.parquet.
+        score: Likewise.
+        motion: Likewise.
+        flip: One is the other's mirror image.
+        scale: Raw pixels of b to one of a, along width and height.
+        shift: Raw pixels, see duplicates.parquet.
+        frames: Pairs of frame_index that show the same.
+        same_label: Whether both have one label; None where one of them has none.
+        same_patient: Whether both are of one patient; None where that is not known.
+        labels: Of both.
+        patients: Of both.
+    """
+
+    a: str
+    b: str
+    kind: str
+    score: float
+    motion: float | None
+    flip: bool
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+    frames: tuple[tuple[int, int], ...]
+    same_label: bool | None
+    same_patient: bool | None
+    labels: tuple[str | None, str | None]
+    patients: tuple[str | None, str | None]
+
+    @property
+    def frames_a(self) -> tuple[int, int]:
+        """First and last frame of a that is found in b."""
+        return _interval([pair[0] for pair in self.frames])
+
+    @property
+    def frames_b(self) -> tuple[int, int]:
+        """Likewise of b."""
+        return _interval([pair[1] for pair in self.frames])
 
 
 @dataclass(frozen=True)
@@ -32,12 +69,11 @@ class OverlapResult:
     Attributes:
         a: The first set's name.
         b: The second's; the same where a set was compared with itself.
-        clips_a: Clips of the first that could be compared.
+        clips_a: Clips of the first.
         clips_b: Of the second.
-        left_out: Clips, of both, whose frames are all too dark or too flat.
-        matches: Verified pairs.
-        labels: video_id to label, of matched clips that have one.
-        patients: video_id to patient_id, likewise.
+        left_out: Clips, of both, whose frames are all too dark or too flat to be compared by content.
+        pairs: The verified pairs, by name.
+        known: What the catalogue knows of the sources of both, and how many pairs were found of it.
     """
 
     a: str
@@ -45,151 +81,113 @@ class OverlapResult:
     clips_a: int
     clips_b: int
     left_out: list[str]
-    matches: list[Match]
-    labels: dict[str, str]
-    patients: dict[str, str]
-
-    def same_label(self, match: Match) -> bool | None:
-        """Whether both clips have one label; None where one of them has none."""
-        return _same(self.labels.get(match.a), self.labels.get(match.b))
-
-    def same_patient(self, match: Match) -> bool | None:
-        """Whether both clips are of one patient; None where that is not known."""
-        return _same(self.patients.get(match.a), self.patients.get(match.b))
+    pairs: list[Pair]
+    known: list[str]
 
     @property
-    def contradictory(self) -> list[Match]:
-        """Matches of clips with different labels."""
-        return [match for match in self.matches if self.same_label(match) is False]
+    def contradictory(self) -> list[Pair]:
+        """Pairs of clips with different labels."""
+        return [pair for pair in self.pairs if pair.same_label is False]
 
     @property
-    def across_patients(self) -> list[Match]:
-        """Matches of clips that are not known to be of one patient."""
-        return [match for match in self.matches if not self.same_patient(match)]
+    def across_patients(self) -> list[Pair]:
+        """Pairs of clips that are not known to be of one patient."""
+        return [pair for pair in self.pairs if not pair.same_patient]
 
     def to_json(self) -> dict[str, Any]:
         """For machines."""
-        return {
-            "a": self.a,
-            "b": self.b,
-            "clips_a": self.clips_a,
-            "clips_b": self.clips_b,
-            "left_out": self.left_out,
-            "matches": [
-                asdict(match) | {"same_label": self.same_label(match), "same_patient": self.same_patient(match)} for match in self.matches
-            ],
-        }
+        rest = {key: value for key, value in vars(self).items() if key != "pairs"}
+        return rest | {"pairs": [asdict(pair) for pair in self.pairs]}
+
+
+def overlap(a: str | Path, b: str | Path | None = None, *, page: str | Path | None = None, workers: int | None = None) -> OverlapResult:
+    """Compare two data sets, a data set with a folder of raw clips, or one with itself.
+
+    Args:
+        a: A data set folder, or a folder of raw clips, which is read without leaving anything there.
+        b: Another; None: `a` itself, each pair of its clips once.
+        page: HTML to write, the pairs side by side; None: none.
+        workers: Processes; None: all processors.
+
+    Raises:
+        DataSetError: A folder is missing, or its key frames cannot be read.
+        UserError: `page` is no name of an HTML page or lies in a set, or a folder holds no clip.
+    """
+    out = None if page is None else _page(Path(page), [Path(a), *([] if b is None else [Path(b)])])
+    with sides(Path(a), None if b is None else Path(b), workers=workers) as (first, second):
+        within = second is first
+        exact = _exact(first, second)
+        sources = tuple({str(row["source"]) for row in side.videos} for side in (first, second))
+        known = [] if within else known_overlaps(*sources)
+        scans = same_scans(first.clips, None if within else second.clips, runner("local", workers), hinted=bool(known))
+        by_content = {(match.a, match.b): _by_content(match, first, second) for match in scans}
+        pairs = by_content | {(pair.a, pair.b): pair for pair in exact}
+        every = first.videos if within else [*first.videos, *second.videos]
+        hits = Counter((first.facts[a]["source"], second.facts[b]["source"]) for a, b in pairs)
+        result = OverlapResult(
+            a=first.name,
+            b=second.name,
+            clips_a=len(first.videos),
+            clips_b=len(second.videos),
+            left_out=sorted(row["video_id"] for row in every if row["key_frames_path"] is None),
+            pairs=[pairs[key] for key in sorted(pairs)],
+            known=[f"{each.a} and {each.b}: {each.what} ({hits[each.a, each.b]:,} pairs found)" for each in known],
+        )
+        if out is not None:
+            from usdata.overlapping.page import write_page
+
+            write_page(result, first, second, out)
+    return result
+
+
+def _exact(first: Side, second: Side) -> list[Pair]:
+    """Pairs with equal files or equal stored frames."""
+    within = second is first
+    marked = [("a", first)] if within else [("a", first), ("b", second)]
+    videos = [{**row, "video_id": f"{mark} {row['video_id']}"} for mark, side in marked for row in side.videos]
+    frames = [{**row, "video_id": f"{mark} {row['video_id']}"} for mark, side in marked for row in side.frames]
+    rows, _ = exact_duplicates(videos, frames)
+    indices: dict[tuple[str, str], int] = {(row["video_id"], row["pixel_sha256"]): row["frame_index"] for row in reversed(frames)}
+    by_clip: dict[str, list[Mapping[str, Any]]] = {}
+    for row in frames:
+        by_clip.setdefault(row["video_id"], []).append(row)
+    found = []
+    for row in rows:
+        a, b = row["video_id_a"], row["video_id_b"]
+        if not within and a[0] == b[0]:
+            continue
+        same = [(frame["frame_index"], indices[b, frame["pixel_sha256"]]) for frame in by_clip[a] if (b, frame["pixel_sha256"]) in indices]
+        facts = _facts(first.facts[a[2:]], second.facts[b[2:]])
+        found.append(Pair(a[2:], b[2:], row["kind"], row["score"], None, False, (1.0, 1.0), (0.0, 0.0), tuple(same), **facts))
+    return found
+
+
+def _by_content(match: Match, first: Side, second: Side) -> Pair:
+    scale, shift = (match.scale_x, match.scale_y), (match.shift_x, match.shift_y)
+    facts = _facts(first.facts[match.a], second.facts[match.b])
+    return Pair(match.a, match.b, "content", match.score, match.motion, match.flip, scale, shift, match.frames, **facts)
+
+
+def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "same_label": _same(a["label"], b["label"]),
+        "same_patient": _same(a["patient_id"], b["patient_id"]),
+        "labels": (a["label"], b["label"]),
+        "patients": (a["patient_id"], b["patient_id"]),
+    }
 
 
 def _same(one: str | None, other: str | None) -> bool | None:
     return None if one is None or other is None else one == other
 
 
-class _Set:
-    """A data set's clips with their stored frames, by name."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.about = manifest.open_dataset(folder).about
-        columns = ["video_id", "frame_index", "path", "pixel_sha256", "fov_x", "fov_y", "fov_width", "fov_height"]
-        self.frames: dict[str, list[dict[str, Any]]] = {}
-        for row in manifest.read_table(folder, manifest.FRAMES).select(columns).to_pylist():
-            self.frames.setdefault(row["video_id"], []).append(row)
-        for rows in self.frames.values():
-            rows.sort(key=lambda row: row["frame_index"])
-        videos = manifest.read_table(folder, manifest.VIDEOS).select(["video_id", "label", "patient_id"]).to_pylist()
-        self.facts = {row["video_id"]: row for row in videos}
-
-    def signatures(self) -> tuple[list[ClipSignature], list[str]]:
-        """Key signatures of the clips that have some, and the names of the others."""
-        found, without = [], []
-        with progress(f"looking at {self.about['name']}", len(self.frames), "clips") as advance:
-            for video_id in sorted(self.frames):
-                clip = signatures_of(self.folder, self.frames[video_id], KEY_FRAMES)
-                if clip is None:
-                    without.append(video_id)
-                else:
-                    found.append(clip)
-                advance(1)
-        return found, without
+def _interval(indices: Sequence[int]) -> tuple[int, int]:
+    return min(indices, default=0), max(indices, default=0)
 
 
-def overlap(a: str | Path, b: str | Path | None = None, *, page: str | Path | None = None) -> OverlapResult:
-    """Compare two data sets, or one with itself.
-
-    Args:
-        a: A data set folder.
-        b: Another; None: `a` itself, each pair of its clips once.
-        page: HTML to write, the matches side by side; None: none.
-
-    Raises:
-        DataSetError: A folder is no data set, or an image of it cannot be read.
-        UserError: `page` is no name of an HTML page, or lies in a set.
-    """
-    out = None if page is None else _page(Path(page), [Path(a), *([] if b is None else [Path(b)])])
-    first = _Set(Path(a))
-    second = first if b is None else _Set(Path(b))
-    left, without = first.signatures()
-    right = left
-    if second is not first:
-        right, more = second.signatures()
-        without = [*without, *more]
-    whole = partial(_whole, first, second, left, right)
-    found = matches(left, right, within=second is first, whole=whole)
-    named = {match.a: first for match in found} | {match.b: second for match in found}
-    labels = {name: clips.facts[name]["label"] for name, clips in named.items() if clips.facts[name]["label"] is not None}
-    patients = {name: clips.facts[name]["patient_id"] for name, clips in named.items() if clips.facts[name]["patient_id"] is not None}
-    result = OverlapResult(first.about["name"], second.about["name"], len(left), len(right), without, found, labels, patients)
-    if out is not None:
-        _write_page(result, first.folder, second.folder, out)
-    return result
-
-
-def _whole(
-    first: _Set, second: _Set, left: Sequence[ClipSignature], right: Sequence[ClipSignature], place_a: int, place_b: int
-) -> tuple[ClipSignature, ClipSignature]:
-    both = []
-    for clips, keys in ((first, left[place_a]), (second, right[place_b])):
-        clip = signatures_of(clips.folder, clips.frames[keys.video_id], MOST_FRAMES)
-        assert clip is not None
-        both.append(clip)
-    return both[0], both[1]
-
-
-def _page(page: Path, sets: Sequence[Path]) -> Path:
+def _page(page: Path, folders: Sequence[Path]) -> Path:
     if page.suffix.lower() not in (".html", ".htm"):
         raise UserError(page, "is no name of an HTML page", "give --out NAME.html")
-    if any(folder.resolve() in page.resolve().parents for folder in sets):
+    if any(folder.resolve() in page.resolve().parents for folder in folders):
         raise UserError(page, "lies inside a data set", "give an --out elsewhere: a data set holds what its recipe made alone")
     return page
-
-
-def _write_page(result: OverlapResult, first: Path, second: Path, page: Path) -> None:
-    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    rows = [
-        {
-            "match": match,
-            "same_label": result.same_label(match),
-            "same_patient": result.same_patient(match),
-            "pictures": [_picture(first / match.best[0], flip=False), _picture(second / match.best[1], flip=match.flip)],
-            "labels": [result.labels.get(match.a, "no label"), result.labels.get(match.b, "no label")],
-            "patients": [result.patients.get(match.a, "unknown patient"), result.patients.get(match.b, "unknown patient")],
-        }
-        for match in sorted(result.matches, key=lambda match: (-match.score, match.a, match.b))
-    ]
-    page.parent.mkdir(parents=True, exist_ok=True)
-    write_text(page, environment.get_template("page.html.jinja").render(result=result, rows=rows))
-
-
-def _picture(path: Path, *, flip: bool) -> str:
-    """A stored frame as a JPEG for a page; mirrored where the match is."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if pixels is None:
-        raise UserError(path, "is no readable image", "build the set again")
-    scale = SHOWN / max(pixels.shape)
-    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    small: NDArray[np.uint8] = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    done, encoded = cv2.imencode(".jpg", small[:, ::-1] if flip else small, [cv2.IMWRITE_JPEG_QUALITY, 85])
-    if not done:
-        raise UserError(path, "could not be encoded as JPEG", "report this")
-    return base64.b64encode(encoded.tobytes()).decode("ascii")

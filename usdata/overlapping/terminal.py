@@ -9,9 +9,9 @@ MOST_SHOWN = 20
 
 
 def print_overlap(result: OverlapResult) -> None:
-    """The answer in a sentence, then the pairs, most alike first."""
-    others = f" with the {result.clips_b:,} of {result.b}" if result.b != result.a else ""
-    found = len(result.matches)
+    """The answer in a sentence, then the pairs: contradictory labels first, then the likest."""
+    others = f" with the {result.clips_b:,} of {result.b}" if (result.b, result.clips_b) != (result.a, result.clips_a) else ""
+    found = len(result.pairs)
     same = (
         "no two show the same scan"
         if not found
@@ -22,11 +22,19 @@ def print_overlap(result: OverlapResult) -> None:
         print(f"  {len(result.contradictory):,} of them under different labels")
     if result.across_patients:
         print(f"  {len(result.across_patients):,} of them not known to be of one patient")
-    ordered = sorted(result.matches, key=lambda match: (-match.score, match.a, match.b))
-    for match in ordered[:MOST_SHOWN]:
-        mirrored = " mirrored" if match.flip else ""
-        print(f"  {match.score:.2f}{mirrored}  {safe_text(match.a)}\n        {safe_text(match.b)}")
+    for sentence in result.known:
+        print(f"the catalogue: {sentence}")
+    ordered = sorted(result.pairs, key=lambda pair: (pair.same_label is not False, -pair.score, pair.a, pair.b))
+    for pair in ordered[:MOST_SHOWN]:
+        told = f"{pair.score:.2f}" if pair.kind == "content" else f"equal {pair.kind}"
+        if pair.motion is not None:
+            told += f", what moves {pair.motion:.2f}"
+        if pair.flip:
+            told += ", mirrored"
+        if pair.same_label is False:
+            told += f", labels {safe_text(str(pair.labels[0]))} and {safe_text(str(pair.labels[1]))}"
+        print(f"  {told}\n    {safe_text(pair.a)}\n    {safe_text(pair.b)}")
     if found > MOST_SHOWN:
         print(f"  and {found - MOST_SHOWN:,} more: see --json or --out PAGE.html")
     if result.left_out:
-        print(f"{len(result.left_out):,} clips are too dark or too flat to compare")
+        print(f"{len(result.left_out):,} clips are too dark or too flat to compare by content")

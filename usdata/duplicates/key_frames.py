@@ -1,0 +1,136 @@
+"""What of a clip is compared with other clips: some frames, evenly over its length, cut to the field of view and shrunk to SIDE x SIDE.
+
+They are cut while the clip is built, since stored frames are often too few and too far apart for speckle to be recognised; they are kept as
+one picture a clip, the frames one below another, beside the stored frames.
+
+Guarantees: dark and flat frames are not among them, since they are all alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from usdata.errors import DataSetError
+from usdata.imaging.evidence import EvidenceCollector
+from usdata.imaging.geometry import Geometry, box_of
+
+SIDE = 64
+LIT_LEVEL, LEAST_LIT = 16, 0.02  # gray levels; share of a row or column that reaches them at some time
+LEAST_CONTRAST = 6.0  # standard deviation in gray levels of the shrunk picture
+
+Pictures = NDArray[np.uint8]
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class KeyFrames:
+    """Of one clip.
+
+    Attributes:
+        video_id: Whose.
+        frame_index: Of each, (N,), rising.
+        box: What they were cut from: x, y, width, height in pixels of the raw picture.
+        pictures: (N, SIDE, SIDE) uint8.
+    """
+
+    video_id: str
+    frame_index: NDArray[np.int64]
+    box: Box
+    pictures: Pictures
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean over time, (SIDE, SIDE)."""
+        return np.asarray(self.pictures.mean(axis=0, dtype=np.float32), np.float32)
+
+
+def cut(frames: Sequence[NDArray[np.uint8]], box: Box, inside: NDArray[np.bool_] | None = None) -> tuple[list[int], Pictures]:
+    """The key frames that some frames give: places of those that are not too dark or flat, and their pictures (N, SIDE, SIDE).
+
+    Args:
+        frames: (H, W) uint8, of one size.
+        box: x, y, width, height in their pixels.
+        inside: (H, W), the field of view: what is outside is made black; None: nothing is.
+    """
+    x, y, width, height = box
+    shape = None if inside is None else inside[y : y + height, x : x + width].astype(np.uint8)
+    places, pictures = [], []
+    for place, frame in enumerate(frames):
+        cutting = frame[y : y + height, x : x + width]
+        small = cv2.resize(cutting if shape is None else cutting * shape, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+        if float(small.std()) >= LEAST_CONTRAST:
+            places.append(place)
+            pictures.append(np.asarray(small, np.uint8))
+    return places, np.stack(pictures) if pictures else np.zeros((0, SIDE, SIDE), np.uint8)
+
+
+def lit_box(brightest: NDArray[np.uint8]) -> Box:
+    """The box (x, y, width, height) of what is lit at any time; the whole picture where nothing is.
+
+    Args:
+        brightest: Highest gray level over time, (H, W) uint8.
+    """
+    lit = brightest > LIT_LEVEL
+    rows, columns = (np.flatnonzero(lit.mean(axis=axis) >= LEAST_LIT) for axis in (1, 0))
+    if not rows.size or not columns.size:
+        return 0, 0, brightest.shape[1], brightest.shape[0]
+    return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
+
+
+def key_frames_of(collector: EvidenceCollector, geometry: Geometry | None, video_id: str = "") -> KeyFrames | None:
+    """The key frames of a clip that has passed; None where all are too dark or flat.
+
+    Args:
+        collector: That saw the clip's unique frames.
+        geometry: The field of view in source pixels; None: what is lit at any time is taken for it.
+        video_id: The clip.
+    """
+    evidence = collector.evidence
+    if evidence is None:
+        return None
+    indices, frames = collector.key_frames
+    height, width = frames[0].shape
+    inside = None if geometry is None else evidence.mask_of(geometry)
+    if geometry is None or inside is None or not inside.any():
+        inside, box = None, lit_box(evidence.brightest)
+    else:
+        box = box_of(evidence.at_working_size(geometry), height, width)
+    places, pictures = cut(frames, box, inside)
+    if not places:
+        return None
+    x, y, across, down = (value * evidence.factor for value in box)
+    return KeyFrames(video_id, np.asarray([indices[place] for place in places], np.int64), (x, y, across, down), pictures)
+
+
+def as_strip(pictures: Pictures) -> NDArray[np.uint8]:
+    """One picture of all, one below another, (N * SIDE, SIDE)."""
+    return pictures.reshape(-1, SIDE)
+
+
+def read_key_frames(folder: Path, video: Mapping[str, Any]) -> KeyFrames | None:
+    """The key frames of a clip of a data set; None where it has none.
+
+    Args:
+        folder: The data set, or where it is being made.
+        video: Row of videos.parquet, or the columns video_id, key_frames_path, key_frames and key_frames_box of it.
+
+    Raises:
+        DataSetError: The picture cannot be read, or is another one.
+    """
+    if video["key_frames_path"] is None:
+        return None
+    path = folder / video["key_frames_path"]
+    strip = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    index = np.asarray(video["key_frames"], np.int64)
+    if strip is None or strip.shape != (len(index) * SIDE, SIDE):
+        raise DataSetError(path, "holds no key frames, or not those that were written", "build the set again")
+    x, y, width, height = video["key_frames_box"]
+    pictures = np.asarray(strip, np.uint8).reshape(-1, SIDE, SIDE)
+    return KeyFrames(video["video_id"], index, (x, y, width, height), pictures)
