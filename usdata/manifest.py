@@ -24,7 +24,7 @@ from usdata.files import atomic, sha256_file, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ROW_GROUP_ROWS = 65_536
 
 DATASET_JSON = "dataset.json"
@@ -50,6 +50,16 @@ VIDEOS_SCHEMA = _schema(
     ("group_id", pa.string(), "the patient if known, else the finest unit known not to share patients; joins confirmed duplicates"),
     ("path", pa.string(), "relative to RAW, with forward slashes; it may lead into an archive, or name numbered images (left_#.png)"),
     ("sha256?", pa.string(), "of the raw file's bytes (of a frame folder: of its files' digests in order); null if it could not be read"),
+    (
+        "packets_sha256?",
+        pa.string(),
+        "of the video packets' payloads in stream order (h264 and hevc: of their slices), equal in every container; null without packets",
+    ),
+    (
+        "luma_sha256?",
+        pa.string(),
+        "of all decoded gray frames in order, folded first (usdata/duplicates/layers.py): equal after lossless re-encoding; null if not read",
+    ),
     ("bytes", pa.int64(), "size of the raw file or folder"),
     ("container?", pa.string(), "what the bytes are, by content"),
     ("codec?", pa.string(), "codec of the video stream or the image"),
@@ -165,17 +175,24 @@ EXCLUDED_SCHEMA = _schema(
     (
         "reason",
         pa.string(),
-        "damaged, invalid, blank, near_repeat, repeats_period (of a loop), not_sampled, or clip_excluded (the whole clip was)",
+        "damaged, invalid, blank, near_repeat, repeats_period (of a loop), redundant (too like the last kept frame), not_sampled (not "
+        "compared with it), or clip_excluded (the whole clip was)",
     ),
-    ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats"),
-    ("difference?", pa.float64(), "mean absolute difference in gray levels to that frame"),
+    ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats, or of the last kept one, which a redundant frame is like"),
+    ("difference?", pa.float64(), "of a near_repeat: mean absolute difference in gray levels to that frame"),
+    ("similarity?", pa.float64(), "of a redundant frame: correlation with that frame, both reduced to 64x64, -1 to 1"),
 )
 
 DUPLICATES_SCHEMA = _schema(
     ("video_id_a", pa.string(), "the earlier of the two ids"),
     ("video_id_b", pa.string(), "the later of the two ids"),
-    ("kind", pa.string(), "file (equal bytes) or pixels (equal stored frames)"),
-    ("score", pa.float64(), "share of the shorter clip's kept frames that stand in the other, 0 to 1"),
+    (
+        "kind",
+        pa.string(),
+        "the strongest that holds: file (equal bytes), packets (equal coded pictures), luma (all decoded gray frames equal), or pixels "
+        "(equal stored frames)",
+    ),
+    ("score", pa.float64(), "share of the shorter clip's kept frames that stand in the other, 0 to 1; 1 for all kinds but pixels"),
     ("scale", pa.float64(), "size of b over size of a"),
     ("shift_x", pa.float64(), "pixels of b against a"),
     ("shift_y", pa.float64(), "pixels of b against a"),

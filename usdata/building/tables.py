@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from usdata import manifest
-from usdata.duplicates.exact import exact_duplicates
+from usdata.duplicates.exact import WHOLE_CLIP_KINDS, exact_duplicates
 from usdata.errors import UserError
 from usdata.layouts import RawVideo, assign_groups
 from usdata.privacy.identifiers import Identifiers
@@ -55,7 +55,7 @@ def write_tables(
         for frame in result["kept"]
     ]
     pairs, duplicate_group = exact_duplicates(videos, frames)
-    same_scan = [pair for pair in pairs if pair["kind"] == "file" or pair["score"] >= recipe.duplicates.join_score]
+    same_scan = [pair for pair in pairs if pair["kind"] in WHOLE_CLIP_KINDS or pair["score"] >= recipe.duplicates.join_score]
     groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in same_scan])
     for video in videos:
         video["group_id"] = groups[video["video_id"]]
