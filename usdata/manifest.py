@@ -53,12 +53,13 @@ VIDEOS_SCHEMA = _schema(
     (
         "packets_sha256?",
         pa.string(),
-        "of the video packets' payloads in stream order (h264 and hevc: of their slices), equal in every container; null without packets",
+        "of the video packets' payloads in stream order (h264 and hevc: of their slices), equal in every container; null where frames are "
+        "not read as packets (images, raw pixels, other decoders than PyAV)",
     ),
     (
         "luma_sha256?",
         pa.string(),
-        "of all decoded gray frames in order, folded first (usdata/duplicates/layers.py): equal after lossless re-encoding; null if not read",
+        "of all decoded gray frames in order, folded (usdata/duplicates/layers.py); lossless re-encoding leaves it; null if not read",
     ),
     ("bytes", pa.int64(), "size of the raw file or folder"),
     ("container?", pa.string(), "what the bytes are, by content"),
@@ -178,7 +179,11 @@ EXCLUDED_SCHEMA = _schema(
         "damaged, invalid, blank, near_repeat, repeats_period (of a loop), redundant (too like the last kept frame), not_sampled (not "
         "compared with it), or clip_excluded (the whole clip was)",
     ),
-    ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats, or of the last kept one, which a redundant frame is like"),
+    (
+        "duplicate_of?",
+        pa.int64(),
+        "frame_index of the frame that a near_repeat repeats, or of the last kept one, which a redundant frame is like",
+    ),
     ("difference?", pa.float64(), "of a near_repeat: mean absolute difference in gray levels to that frame"),
     ("similarity?", pa.float64(), "of a redundant frame: correlation with that frame, both reduced to 64x64, -1 to 1"),
 )

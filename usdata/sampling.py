@@ -101,7 +101,8 @@ class SamplingRule(BaseModel):
     - all: all.
 
     With `redundancy`, what the rule takes is compared with the last kept frame, and left out where it is too like that one; no other frame
-    takes its place, so `count` then gives at most `count` frames. Places and due times are counted as without it; `cap` counts what is kept.
+    takes its place, so `count` then gives at most `count` frames. Places, totals and due times are what they are without it; `cap` counts
+    what is kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -3,15 +3,15 @@
 In: frames of one clip as they pass. Out: 64 hexadecimal digits that are equal for clips whose frames are equal, whatever the codec, the
 container, or the colours: lossless re-encoding leaves them, any other does not.
 
-sha256 over all pixels would cost a fifth of decoding (blake2b and sha512 twice that; benchmarks/exact_layers.py measures them). So each frame
-is folded first, 32 to 1, by two universal hashes (Carter & Wegman, 1979; Dietzfelbinger, 1996), and sha256 runs over what is left. A frame is
-64 blocks of 64-bit words; word n of the first fold is the sum over blocks k of multiplier k times word n of block k, modulo 2^64, with odd
-multipliers that are fixed here. The second fold does the same with the upper halves of the words, of which the first sees too little: the
-highest bit of a word moves only the highest bit of a product. Every pixel counts:
+sha256 over all pixels would cost a fifth of decoding (blake2b and sha512 twice that; benchmarks/exact_layers.py measures them). So each
+frame is folded first, 32 to 1, by two universal hashes (Carter & Wegman, 1979; Dietzfelbinger, 1996), and sha256 runs over what is left. A
+frame is 64 blocks of 64-bit words; word n of the first fold is the sum over blocks k of multiplier k times word n of block k, modulo 2^64,
+with odd multipliers that are fixed here. The second fold does the same with the upper halves of the words, of which the first sees too
+little: the highest bit of a word moves only the highest bit of a product. Every pixel counts:
 
 - where one word alone differs among the n-th words of all blocks, word n of the first fold differs, always;
-- where several do, both folds stay equal with a chance below 2^-31 over the multipliers, and they would have to for every n that differs, in
-  every frame that differs.
+- where several do, both folds stay equal with a chance below 2^-31 over the multipliers, and they would have to for every n that
+  differs, in every frame that differs.
 
 So chance makes no two clips equal. A person who sets out to make two can, since the multipliers are public: he would join two clips of his
 own.
