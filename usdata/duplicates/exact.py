@@ -26,7 +26,7 @@ def exact_duplicates(
 
     Args:
         videos: Rows with video_id, sha256, packets_sha256, luma_sha256, frames_unique and status.
-        frames: Rows with frame_id, video_id, frame_index and pixel_sha256.
+        frames: Rows with frame_id, video_id, frame_index, pixel_sha256 and quality_std.
 
     Returns:
         Rows of duplicates.parquet, one a pair, of the strongest kind that holds: file, packets, luma, pixels. And frame_id to
@@ -47,7 +47,8 @@ def exact_duplicates(
             continue
         first = min(frame["frame_id"] for frame in equal)
         duplicate_group |= {frame["frame_id"]: first for frame in equal}
-        if len(clips) > MOST_CLIPS_OF_A_SCAN:
+        # A picture of one gray level, which a rule over all decoded frames keeps, says nothing either.
+        if len(clips) > MOST_CLIPS_OF_A_SCAN or equal[0]["quality_std"] == 0:
             continue
         for frame_a, frame_b in combinations(equal, 2):
             if frame_a["video_id"] != frame_b["video_id"]:

@@ -5,7 +5,8 @@ leaves it, as far as the copy leaves the coded pictures; where a stream is cut i
 
 Of H.264 and H.265 only the slices count (ITU-T H.264 and H.265, 7.4.1 and 7.4.2): parameter sets and supplementary information move between
 stream and header from container to container, access unit delimiters come and go, and a unit begins with its length (mp4, Matroska; ISO/IEC
-14496-15) or with a start code (transport streams, raw streams; annex B). Of every other codec the payloads count as they are.
+14496-15) or with a start code (transport streams, raw streams; annex B). Of every other codec the
+payloads count as they are, but for padding.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from collections.abc import Iterator
 _H264_SLICES = frozenset({1, 2, 3, 4, 5, 19, 20, 21})
 _HEVC_SLICES = frozenset(range(32))
 _START_CODE = b"\0\0\1"
+# Zeros after a picture are no part of it, and DICOM adds one where a length is odd.
+_ENDS_BEFORE_ZEROS = frozenset({"mjpeg", "mpeg1video", "mpeg2video"})
 
 
 class PacketDigest:
@@ -37,8 +40,7 @@ class PacketDigest:
     def add(self, payload: bytes | memoryview) -> None:
         """See the next packet's payload."""
         if not self._in_units:
-            # JPEG is padded to whole words by some containers; it ends with a marker, which is not 0.
-            payload = bytes(payload).rstrip(b"\0") if self._codec == "mjpeg" else payload
+            payload = bytes(payload).rstrip(b"\0") if self._codec in _ENDS_BEFORE_ZEROS else payload
             self._anything |= len(payload) > 0
             self._digest.update(payload)
             return

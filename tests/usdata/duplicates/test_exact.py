@@ -13,8 +13,9 @@ def video(name: str, sha256: str, *, packets: str | None = None, luma: str | Non
     return {"video_id": name, "frames_unique": unique, "status": "ok"} | digests
 
 
-def frame(video_id: str, index: int, pixels: str) -> dict[str, Any]:
-    return {"frame_id": f"{video_id}/{index}", "video_id": video_id, "frame_index": index, "pixel_sha256": pixels}
+def frame(video_id: str, index: int, pixels: str, quality_std: float = 30.0) -> dict[str, Any]:
+    row = {"frame_id": f"{video_id}/{index}", "video_id": video_id, "frame_index": index, "pixel_sha256": pixels}
+    return row | {"quality_std": quality_std}
 
 
 def test_equal_files_and_equal_frames_are_found_and_scored() -> None:
@@ -58,6 +59,11 @@ def test_blank_and_title_clips_do_not_join(unique: int) -> None:
     """A clip of black frames, kept by a rule over all that decode, or one title card from end to end."""
     videos = [video(name, name, packets="0", luma="0", unique=unique) for name in ("s/a", "s/b")]
     assert exact_duplicates(videos, [frame("s/a", 0, "x"), frame("s/b", 0, "y")])[0] == []
+
+
+def test_even_pictures_pair_no_clips() -> None:
+    frames = [frame(name, 0, "black", quality_std=0.0) for name in ("s/a", "s/b")]
+    assert exact_duplicates([video("s/a", "1"), video("s/b", "2")], frames)[0] == []
 
 
 def test_what_was_not_kept_or_has_no_digest_joins_nothing() -> None:

@@ -74,6 +74,18 @@ def test_dicom_around_a_video_leaves_it(tmp_path: Path) -> None:
         assert digest_of(path) == digest_of(video)
 
 
+def test_padding_in_dicom_is_no_part_of_a_raw_stream(tmp_path: Path) -> None:
+    frames = pattern(24, 96, 64)
+    for quality in range(2, 12):
+        video = encode(tmp_path / "v.m2v", frames, "-c:v", "mpeg2video", "-q:v", str(quality), "-f", "mpeg2video")
+        if video.stat().st_size % 2:
+            break
+    else:
+        pytest.fail("no stream of an odd length")
+    path = packed(tmp_path / "v.dcm", [video.read_bytes()], frames, "YBR_PARTIAL_420", f"{STANDARD}.4.100", table=False)
+    assert digest_of(path) == digest_of(video)
+
+
 def test_dicom_around_jpegs_equals_the_same_ones_in_a_video(tmp_path: Path) -> None:
     frames = pattern(24, 96, 64)
     video = encode(tmp_path / "v.avi", frames, "-c:v", "mjpeg", "-pix_fmt", "yuvj420p")
