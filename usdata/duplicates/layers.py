@@ -34,6 +34,7 @@ def _multipliers(fold: int) -> NDArray[np.uint64]:
     return np.array([int.from_bytes(number, "little") | 1 for number in numbers], np.uint64)
 
 
+_HALF = np.uint64(32)
 _WHOLE, _UPPER = _multipliers(0), _multipliers(1)
 
 
@@ -42,6 +43,7 @@ class LumaDigest:
 
     def __init__(self) -> None:
         self._digest = hashlib.sha256()
+        self._uppers = np.empty((BLOCKS, 0), np.uint64)
 
     def add(self, pixels: NDArray[np.uint8]) -> None:
         """See one frame, (H, W) uint8 and C-contiguous."""
@@ -50,7 +52,9 @@ class LumaDigest:
         columns = bytes_of_frame.size // (WORD_BYTES * BLOCKS)
         folded = columns * WORD_BYTES * BLOCKS
         words = bytes_of_frame[:folded].view("<u8").astype(np.uint64, copy=False).reshape(BLOCKS, columns)
-        for multipliers, blocks in ((_WHOLE, words), (_UPPER, words >> np.uint64(32))):
+        if self._uppers.shape != words.shape:
+            self._uppers = np.empty_like(words)  # kept from frame to frame: fresh memory would cost more than the shift
+        for multipliers, blocks in ((_WHOLE, words), (_UPPER, np.right_shift(words, _HALF, out=self._uppers))):
             # Whole numbers modulo 2^64: the same on every machine, whatever the order of the sum.
             self._digest.update(np.einsum("k,kn->n", multipliers, blocks).astype("<u8", copy=False).data)
         self._digest.update(bytes_of_frame[folded:].data)
