@@ -3,9 +3,9 @@
 In: frames of one clip as they pass. Out: 64 hexadecimal digits that are equal for clips whose frames are equal, whatever the codec, the
 container, or the colours: lossless re-encoding leaves them, any other does not.
 
-sha256 over all pixels would cost a fifth of our decoding (blake2b and sha512 twice that; benchmarks/exact_layers.py measures them), and this
-half of it. Frames of 32 KiB and more are folded first, 32 to 1, and sha256 runs over what is left. With 64·c words of 64 bits in a frame, little-endian, and
-w(i) the i-th of them:
+sha256 over all pixels would cost a fifth of our decoding (blake2b and sha512 twice that; benchmarks/exact_layers.py measures them), and
+this half of it. Frames of 32 KiB and more are folded first, 32 to 1, and sha256 runs over what is left. With 64·c words of 64 bits in a
+frame, little-endian, and w(i) the i-th of them:
 
 - one fold multiplies: its place n is the sum of m(k)·w(n + k·c) over k = 0..63, modulo 2^64, with odd multipliers m that are fixed here (a
   universal hash: Carter & Wegman, 1979; Dietzfelbinger, 1996);
