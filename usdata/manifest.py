@@ -50,6 +50,17 @@ VIDEOS_SCHEMA = _schema(
     ("group_id", pa.string(), "the patient if known, else the finest unit known not to share patients; joins confirmed duplicates"),
     ("path", pa.string(), "relative to RAW, with forward slashes; it may lead into an archive, or name numbered images (left_#.png)"),
     ("sha256?", pa.string(), "of the raw file's bytes (of a frame folder: of its files' digests in order); null if it could not be read"),
+    (
+        "packets_sha256?",
+        pa.string(),
+        "of the video packets' payloads in stream order (h264 and hevc: of their slices), equal in every container; null where frames are "
+        "not read as packets (images, raw pixels, other decoders than PyAV)",
+    ),
+    (
+        "luma_sha256?",
+        pa.string(),
+        "of all decoded gray frames in order, folded (usdata/duplicates/layers.py); lossless re-encoding leaves it; null if not read",
+    ),
     ("bytes", pa.int64(), "size of the raw file or folder"),
     ("container?", pa.string(), "what the bytes are, by content"),
     ("codec?", pa.string(), "codec of the video stream or the image"),
@@ -173,21 +184,32 @@ EXCLUDED_SCHEMA = _schema(
     (
         "reason",
         pa.string(),
-        "damaged, invalid, blank, near_repeat, repeats_period (of a loop), not_sampled, or clip_excluded (the whole clip was)",
+        "damaged, invalid, blank, near_repeat, repeats_period (of a loop), redundant (too like the last kept frame), not_sampled (not "
+        "compared with it), or clip_excluded (the whole clip was)",
     ),
-    ("duplicate_of?", pa.int64(), "frame_index of the frame that a near_repeat repeats"),
-    ("difference?", pa.float64(), "mean absolute difference in gray levels to that frame"),
+    (
+        "duplicate_of?",
+        pa.int64(),
+        "frame_index of the frame that a near_repeat repeats, or of the last kept one, which a redundant frame is like",
+    ),
+    ("difference?", pa.float64(), "of a near_repeat: mean absolute difference in gray levels to that frame"),
+    ("similarity?", pa.float64(), "of a redundant frame: correlation with that frame, both reduced to 64x64, -1 to 1"),
 )
 
 DUPLICATES_SCHEMA = _schema(
     ("video_id_a", pa.string(), "the earlier of the two ids"),
     ("video_id_b", pa.string(), "the later of the two ids"),
-    ("kind", pa.string(), "file (equal bytes), pixels (equal stored frames) or content (verified by laying frames on one another)"),
+    (
+        "kind",
+        pa.string(),
+        "the strongest that holds: file (equal bytes), packets (equal coded pictures), luma (all decoded gray frames equal), pixels "
+        "(equal stored frames), or content (verified by laying frames on one another)",
+    ),
     (
         "score",
         pa.float64(),
-        "file and pixels: share of the shorter clip's kept frames that stand in the other; content: median correlation of the frames that "
-        "are found; 0 to 1",
+        "pixels: share of the shorter clip's kept frames that stand in the other; content: median correlation of the frames that are found; "
+        "1 for the other kinds",
     ),
     ("motion?", pa.float64(), "content: the same of what changes from frame to frame; null where that cannot be told"),
     ("scale", pa.float64(), "along the width: raw pixels of b to one of a"),

@@ -1,6 +1,7 @@
 """Which frames of a clip to keep.
 
-In: a rule, and the positions, exact times and, where the rule asks for them, pictures of the clip's frames. Out: the positions kept.
+In: a rule, and the positions, exact times and, where the rule compares them, pictures of the clip's frames. Out: the positions kept.
+A rule proposes frames by position or time; redundancy, if it is asked for, then refuses those that are too like the last kept one.
 Guarantees: no frame twice, ascending, and no float in a comparison of times: `choose` is the definition over a whole clip, `Sampler` the
 same answer frame by frame.
 """
@@ -8,7 +9,8 @@ same answer frame by frame.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from typing import Literal, Self
@@ -24,6 +26,66 @@ _GAPS = ("least_gap_s", "greatest_gap_s")
 Picture = NDArray[np.uint8]
 
 
+def _check_gaps(least_s: float | None, greatest_s: float | None) -> None:
+    if least_s is not None and greatest_s is not None and least_s > greatest_s:
+        raise ValueError("'least_gap_s' is longer than 'greatest_gap_s'")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a sampling rule says of one frame.
+
+    Attributes:
+        kept: Whether it is kept.
+        similarity: Its correlation with the last kept frame, -1 to 1, where that decided; None where nothing was compared.
+    """
+
+    kept: bool
+    similarity: float | None = None
+
+    @property
+    def redundant(self) -> bool:
+        """It was compared with the last kept frame and is too like it."""
+        return not self.kept and self.similarity is not None
+
+
+class Redundancy(BaseModel):
+    """When a frame is left out as too like the last kept one.
+
+    The two are compared by Pearson's correlation of the pictures reduced to 64×64. Gaps do not count where a time is missing.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    below: float = Field(gt=-1, le=1, allow_inf_nan=False)
+    """Correlation with the last kept frame below which a frame is new."""
+    least_gap_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    """Seconds that must have passed since the last kept frame; a frame before that is left out without being compared. Null: none."""
+    greatest_gap_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Seconds after which a frame is kept, new or not; null: never."""
+
+    @model_validator(mode="after")
+    def _gaps_in_order(self) -> Self:
+        _check_gaps(self.least_gap_s, self.greatest_gap_s)
+        return self
+
+    def decide(self, last: Fraction | None, time: Fraction | None, similarity: Callable[[], float]) -> Decision:
+        """What becomes of a frame after the last kept one.
+
+        Args:
+            last: Time in seconds of the last kept frame; None where it has none.
+            time: Of this frame.
+            similarity: Gives the correlation of the two; asked only where the gap does not settle it.
+        """
+        gap = None if last is None or time is None else time - last
+        if gap is not None and self.greatest_gap_s is not None and gap >= Fraction(str(self.greatest_gap_s)):
+            return Decision(True)
+        if gap is not None and self.least_gap_s is not None and gap < Fraction(str(self.least_gap_s)):
+            return Decision(False)
+        found = similarity()
+        return Decision(found < self.below, found)
+
+
 class SamplingRule(BaseModel):
     """How the frames of a source are thinned; exactly the parameters of the chosen rule are given.
 
@@ -34,8 +96,13 @@ class SamplingRule(BaseModel):
     - stride: positions 0, k, 2k, ... with k = floor(rate / hz) and the rate that the container declares, at least 1; the POCUS builders'
       rule. It is `rate` done without looking at times: prefer that.
     - novelty: the first frame, then each whose correlation with the last kept one is smaller than `below` (Pearson's, of the pictures
-      reduced to 64×64), not sooner than `least_gap_s` after that one, and in any case after `greatest_gap_s`.
+      reduced to 64×64), not sooner than `least_gap_s` after that one, and in any case after `greatest_gap_s`. It is `all` with
+      `redundancy`.
     - all: all.
+
+    With `redundancy`, what the rule takes is compared with the last kept frame, and left out where it is too like that one; no other frame
+    takes its place, so `count` then gives at most `count` frames. Places, totals and due times are what they are without it; `cap` counts
+    what is kept.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
@@ -56,6 +123,8 @@ class SamplingRule(BaseModel):
     """Seconds that must have passed since the last kept frame (rule: novelty); null: none."""
     greatest_gap_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds after which a frame is kept, new or not (rule: novelty); null: never."""
+    redundancy: Redundancy | None = None
+    """When a frame that the rule takes is left out as too like the last kept one (any rule but novelty); null: never."""
     cap: int | None = Field(default=None, gt=0)
     """At most so many frames of a clip, the first ones of what the rule keeps, as the official POCUS build does; None for no limit."""
 
@@ -68,9 +137,19 @@ class SamplingRule(BaseModel):
                 raise ValueError(f"rule '{self.rule}' needs '{name}'")
             if given and name not in needed and not (name in _GAPS and self.rule == "novelty"):
                 raise ValueError(f"'{name}' does not belong to rule '{self.rule}'")
-        if self.least_gap_s is not None and self.greatest_gap_s is not None and self.least_gap_s > self.greatest_gap_s:
-            raise ValueError("'least_gap_s' is longer than 'greatest_gap_s'")
+        if self.rule == "novelty":
+            if self.redundancy is not None:
+                raise ValueError("'redundancy' does not belong to rule 'novelty', which compares by its own 'below' and gaps")
+            _check_gaps(self.least_gap_s, self.greatest_gap_s)
         return self
+
+    @property
+    def compared(self) -> Redundancy | None:
+        """How frames are compared with the last kept one, under the rule "novelty" too; None: they are not."""
+        if self.rule != "novelty":
+            return self.redundancy
+        assert self.below is not None
+        return Redundancy(below=self.below, least_gap_s=self.least_gap_s, greatest_gap_s=self.greatest_gap_s)
 
     @property
     def exact_hz(self) -> Fraction:
@@ -78,7 +157,7 @@ class SamplingRule(BaseModel):
         return Fraction(str(self.hz))
 
     def stride(self, declared_rate: Fraction | None) -> int:
-        """Distance between kept frames under the rules every, stride and all.
+        """Distance between kept frames under the rules every, stride, novelty and all.
 
         Args:
             declared_rate: What the container declares in frames a second; None where it declares nothing. The POCUS builders divide by zero
@@ -100,31 +179,44 @@ def choose(
 
     Args:
         rule: The rule.
-        times: The time in seconds of each usable frame in the order they came, None where it has none. A frame without a time
-            stands at the time of the frame before it; frames before the first time are all kept by the rule "rate".
+        times: As in `proposed`.
         declared_rate: Frames a second as the container says (rule: stride).
-        pictures: The frames, (H, W) uint8 of one size (rule: novelty).
+        pictures: The frames, (H, W) uint8 of one size (rule novelty, and redundancy).
+
+    Returns:
+        Ascending positions in `times`.
+    """
+    kept = proposed(rule, times, declared_rate=declared_rate)
+    compared = rule.compared
+    if compared is not None:
+        assert pictures is not None
+        offered, kept = kept, []
+        for position in offered:
+            similarity = partial(correlation, pictures[kept[-1] if kept else position], pictures[position])
+            if not kept or compared.decide(times[kept[-1]], times[position], similarity).kept:
+                kept.append(position)
+    return kept[: rule.cap]
+
+
+def proposed(rule: SamplingRule, times: Sequence[Fraction | None], *, declared_rate: Fraction | None = None) -> list[int]:
+    """The positions that a rule takes of a clip, before redundancy and cap.
+
+    Args:
+        rule: The rule.
+        times: The time in seconds of each usable frame in the order they came, None where it has none. A frame without a time
+            stands at the time of the frame before it; frames before the first time are all taken by the rule "rate".
+        declared_rate: Frames a second as the container says (rule: stride).
 
     Returns:
         Ascending positions in `times`.
     """
     total = len(times)
     if rule.rule == "rate":
-        kept = _at_rate(rule.exact_hz, times)
-    elif rule.rule == "count":
+        return _at_rate(rule.exact_hz, times)
+    if rule.rule == "count":
         assert rule.count is not None
-        wanted = rule.count
-        kept = list(range(total)) if total <= wanted else [(2 * i + 1) * total // (2 * wanted) for i in range(wanted)]
-    elif rule.rule == "novelty":
-        assert pictures is not None
-        kept = []
-        for position in range(total):
-            similarity = partial(correlation, pictures[kept[-1] if kept else 0], pictures[position])
-            if not kept or _is_new(rule, times[kept[-1]], times[position], similarity):
-                kept.append(position)
-    else:
-        kept = list(range(0, total, rule.stride(declared_rate)))
-    return kept[: rule.cap]
+        return list(range(total)) if total <= rule.count else [(2 * i + 1) * total // (2 * rule.count) for i in range(rule.count)]
+    return list(range(0, total, rule.stride(declared_rate)))
 
 
 def _at_rate(hz: Fraction, times: Sequence[Fraction | None]) -> list[int]:
@@ -155,32 +247,24 @@ def correlation(a: Picture, b: Picture) -> float:
     return (count * int((x * y).sum()) - sum_x * sum_y) / math.sqrt(spread_x * spread_y)
 
 
-def _is_new(rule: SamplingRule, last: Fraction | None, time: Fraction | None, similarity: Callable[[], float]) -> bool:
-    """Whether the rule "novelty" keeps a frame after the last kept one; gaps do not count where a time is missing."""
-    assert rule.below is not None
-    gap = None if last is None or time is None else time - last
-    if gap is not None and rule.greatest_gap_s is not None and gap >= Fraction(str(rule.greatest_gap_s)):
-        return True
-    if gap is not None and rule.least_gap_s is not None and gap < Fraction(str(rule.least_gap_s)):
-        return False
-    return similarity() < rule.below
-
-
 class Sampler:
     """A rule applied while a clip passes, without knowing its end; keeps just what `choose` keeps.
 
     Args:
         rule: The rule.
         declared_rate: Frames a second as the container says (rule: stride).
+        places: The positions that the rule takes, where they are known (rule: count); see `proposed`.
 
     Raises:
-        ValueError: The rule is "count", which needs the clip's total: use `choose` after the pass.
+        ValueError: The rule is "count", which needs the clip's total, and its places are not given.
     """
 
-    def __init__(self, rule: SamplingRule, declared_rate: Fraction | None = None) -> None:
-        if rule.rule == "count":
-            raise ValueError("the rule 'count' needs the number of frames; choose() after the pass")
+    def __init__(self, rule: SamplingRule, declared_rate: Fraction | None = None, places: Collection[int] | None = None) -> None:
+        if rule.rule == "count" and places is None:
+            raise ValueError("the rule 'count' needs the number of frames: give its places, or choose() after the pass")
         self._rule = rule
+        self._places = places
+        self._compared = rule.compared
         self._period = 1 / rule.exact_hz if rule.rule == "rate" else None
         self._stride = rule.stride(declared_rate)
         self._kept = 0
@@ -191,7 +275,7 @@ class Sampler:
 
     @property
     def untimed(self) -> bool:
-        """No frame so far had a time, so a rule by rate kept them all."""
+        """No frame so far had a time, so a rule by rate took them all."""
         return self._rule.rule == "rate" and self._last_position >= 0 and self._start is None
 
     @property
@@ -199,25 +283,29 @@ class Sampler:
         """The cap is reached: nothing more will be kept."""
         return self._rule.cap is not None and self._kept >= self._rule.cap
 
-    def offer(self, position: int, time: Fraction | None, picture: Callable[[], Picture] | None = None) -> bool:
+    def offer(self, position: int, time: Fraction | None, picture: Callable[[], Picture] | None = None) -> Decision:
         """Whether this frame is kept.
 
         Args:
             position: Its number among the clip's usable frames, ascending from 0.
             time: Its time in seconds; None where it has none.
-            picture: Gives the reduced picture, (H, W) uint8 of the same size each time (rule: novelty).
+            picture: Gives the reduced picture, (H, W) uint8 of the same size each time (rule novelty, and redundancy).
 
         Raises:
-            ValueError: The positions do not ascend.
+            ValueError: The positions do not ascend, or frames are to be compared and there is no picture.
         """
         if position <= self._last_position:
             raise ValueError(f"position {position} after {self._last_position}: frames are offered once, in order")
         self._last_position = position
-        wanted = not self.full and (self._novel(time, picture) if self._rule.rule == "novelty" else self._wanted(position, time))
-        self._kept += wanted
-        return wanted
+        if self.full or not self._takes(position, time):
+            return Decision(False)
+        decision = Decision(True) if self._compared is None else self._compare(self._compared, time, picture)
+        self._kept += decision.kept
+        return decision
 
-    def _wanted(self, position: int, time: Fraction | None) -> bool:
+    def _takes(self, position: int, time: Fraction | None) -> bool:
+        if self._places is not None:
+            return position in self._places
         if self._period is None:
             return position % self._stride == 0
         if time is None:
@@ -232,14 +320,14 @@ class Sampler:
         self._due += ((time - self._due) // self._period + 1) * self._period
         return True
 
-    def _novel(self, time: Fraction | None, picture: Callable[[], Picture] | None) -> bool:
+    def _compare(self, redundancy: Redundancy, time: Fraction | None, picture: Callable[[], Picture] | None) -> Decision:
         if picture is None:
-            raise ValueError("the rule 'novelty' needs pictures")
+            raise ValueError("frames that are compared need pictures")
         if self._last_kept is None:
             self._last_kept = time, picture()
-            return True
+            return Decision(True)
         last, before = self._last_kept
-        if not _is_new(self._rule, last, time, lambda: correlation(before, picture())):
-            return False
-        self._last_kept = time, picture()
-        return True
+        decision = redundancy.decide(last, time, lambda: correlation(before, picture()))
+        if decision.kept:
+            self._last_kept = time, picture()
+        return decision

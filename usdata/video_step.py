@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from usdata.duplicates.fingerprints import fingerprint, pixel_digest
 from usdata.duplicates.key_frames import KeyFrames, as_strip, key_frames_of
+from usdata.duplicates.layers import LumaDigest
 from usdata.errors import ReadError
 from usdata.files import canonical_json, sha256_stream, sha256_text, write_text
 from usdata.held_frames import HeldFrames
@@ -36,7 +37,7 @@ from usdata.readers import open_clip
 from usdata.readers.archives import open_raw
 from usdata.readers.base import Clip
 from usdata.recipe import Hygiene, Image, Reading
-from usdata.sampling import Sampler, SamplingRule, choose
+from usdata.sampling import Decision, Sampler, SamplingRule, proposed
 from usdata.seeing import Seeing, see
 
 SATURATED_GRAY_LEVEL = 250
@@ -217,14 +218,15 @@ def _looked_through(
     colours, repetition = ColourKind(), RepetitionCollector()
     played: list[int] = []  # index of each frame that `repetition` has seen
     unique = candidates = 0
-    wanted_of_count = _wanted_of_count(open_raw_clip, sampling, hygiene)
+    places = _places_of_count(open_raw_clip, sampling, hygiene)
     with open_raw_clip() as clip:
         info = clip.info
         evidence = EvidenceCollector(info.frames_declared)
-        keeps = wanted_of_count or Sampler(sampling, info.declared_rate).offer
+        sampler, luma = Sampler(sampling, info.declared_rate, places), LumaDigest()
         first: int | None = None
         for look in look_at(clip, hygiene):
             frame = look.frame
+            luma.add(frame.pixels)
             first = frame.pts if first is None else first
             time = None if frame.pts is None or info.time_base is None or first is None else (frame.pts - first) * info.time_base
             times.append(time)
@@ -235,23 +237,23 @@ def _looked_through(
                 played.append(frame.index)
             if look.reason is None and seeing is not None:
                 evidence.offer(frame.pixels, clip.picture, frame.index)
-            wanted = False
+            decision = Decision(False)
             if _is_candidate(look, sampling):
-                wanted = keeps(candidates, time, partial(reduced, frame.pixels))
+                decision = sampler.offer(candidates, time, partial(reduced, frame.pixels))
                 candidates += 1
-            if wanted:
+            if decision.kept:
                 kept.append(row)
                 if store is not None:
                     held.add(frame.pixels)
                 colours.offer(clip.picture)
             else:
-                why = look.reason or "not_sampled"
-                excluded.append(row | {"reason": why, "duplicate_of": look.repeats, "difference": look.difference})
+                excluded.append(row | _why_excluded(look, decision, kept[-1]["frame_index"] if kept else None))
     if not times:
         said = f" ({clip.first_error})" if clip.first_error else ""
         raise ReadError(raw, f"no frame of it decodes{said}", "check the file with another player, or remove it")
     repeated = repetition.found()
     video = _facts(clip, times, unique) | {"colour_kind": colours.word, "period_frames": repeated.period}
+    video |= {"packets_sha256": clip.packets_sha256, "luma_sha256": luma.hexdigest()}
     video["flags"] = _flags(clip, video, Counter(row["reason"] for row in excluded), repeated)
     reason = None if kept else "every frame that decodes is blank, damaged or invalid"
     if kept and read.truncated == "exclude" and "truncated" in video["flags"]:
@@ -278,7 +280,7 @@ def _looked_through(
         excluded += [row | _WITH_ITS_CLIP for row in kept]
         kept = []
     else:
-        excluded = [row | {"reason": "repeats_period"} if _is_again(row, again) else row for row in excluded]
+        excluded = [row | _REPEATS_PERIOD if _is_again(row, again) else row for row in excluded]
         excluded += [row | _REPEATS_PERIOD for row in kept if row["frame_index"] in again]
         pictures = zip(kept, held, strict=True) if store is not None else ((row, None) for row in kept)
         kept = [
@@ -291,8 +293,16 @@ def _looked_through(
     return result | {"proposal": proposal, "consensus": offered, "framing": framing, "key_frames": found}
 
 
-_WITH_ITS_CLIP = {"reason": "clip_excluded", "duplicate_of": None, "difference": None}
-_REPEATS_PERIOD = {"reason": "repeats_period", "duplicate_of": None, "difference": None}
+_COMPARED_WITH_NONE: dict[str, Any] = {"duplicate_of": None, "difference": None, "similarity": None}
+_WITH_ITS_CLIP = {"reason": "clip_excluded"} | _COMPARED_WITH_NONE
+_REPEATS_PERIOD = {"reason": "repeats_period"} | _COMPARED_WITH_NONE
+
+
+def _why_excluded(look: Look, decision: Decision, last_kept: int | None) -> dict[str, Any]:
+    """Why a frame is not kept; what is wrong with it by itself goes before what the sampling rule says."""
+    if look.reason is None and decision.redundant:
+        return _COMPARED_WITH_NONE | {"reason": "redundant", "duplicate_of": last_kept, "similarity": decision.similarity}
+    return _COMPARED_WITH_NONE | {"reason": look.reason or "not_sampled", "duplicate_of": look.repeats, "difference": look.difference}
 
 
 def _played_again(repeated: Repetition, played: Sequence[int]) -> frozenset[int]:
@@ -303,14 +313,16 @@ def _played_again(repeated: Repetition, played: Sequence[int]) -> frozenset[int]
 
 
 def _is_again(row: Mapping[str, Any], again: frozenset[int]) -> bool:
-    return row["reason"] == "not_sampled" and row["frame_index"] in again
+    """Whether an excluded frame lies in the repeated stretch, or is too like a frame of it, which is not kept after all."""
+    return row["reason"] in ("not_sampled", "redundant") and (row["frame_index"] in again or row["duplicate_of"] in again)
 
 
 def first_facts(clip: Clip) -> dict[str, Any]:
     """What videos.parquet says of a clip by its header and first frame alone: no counts, no rates but the declared one, no flags."""
     declared = clip.info.declared_rate
     facts = _facts(clip, [], 0) | {"frames_decoded": None, "frames_unique": None, "decode_errors": None}
-    return facts | {"fps": None if declared is None else float(declared), "colour_kind": None, "flags": []}
+    digests = {"packets_sha256": None, "luma_sha256": None}
+    return facts | digests | {"fps": None if declared is None else float(declared), "colour_kind": None, "flags": []}
 
 
 def _facts(clip: Clip, times: list[Fraction | None], unique: int) -> dict[str, Any]:
@@ -352,14 +364,12 @@ def _is_candidate(look: Look, sampling: SamplingRule) -> bool:
 
 
 def reduced(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A frame reduced to 64×64 by area, which the rule "novelty" compares."""
+    """A frame reduced to 64×64 by area: what is compared with the last kept one."""
     return np.asarray(cv2.resize(pixels, (REDUCED_SIDE, REDUCED_SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
-def _wanted_of_count(
-    open_raw_clip: Callable[[], Clip], sampling: SamplingRule, hygiene: Hygiene
-) -> Callable[[int, Fraction | None, object], bool] | None:
-    """Whether a frame is kept under the rule `count`, by its position; None under the other rules.
+def _places_of_count(open_raw_clip: Callable[[], Clip], sampling: SamplingRule, hygiene: Hygiene) -> frozenset[int] | None:
+    """The positions that the rule `count` takes; None under the other rules.
 
     The rule needs the number of usable frames, which no container knows, so it costs a pass of its own.
     """
@@ -377,8 +387,7 @@ def _wanted_of_count(
                 candidates.append(look.frame.index)
     again = _played_again(repetition.found(), played) if hygiene.repeated == "one_period" else frozenset()
     once = [position for position, index in enumerate(candidates) if index not in again]
-    chosen = frozenset(once[place] for place in choose(sampling, [None] * len(once)))
-    return lambda position, time, picture: position in chosen
+    return frozenset(once[place] for place in proposed(sampling, [None] * len(once)))
 
 
 def _store(
@@ -484,6 +493,7 @@ def _no_facts() -> dict[str, Any]:
 _NULLS = (
     "container", "codec", "pixel_format", "width", "height", "time_base", "frames_declared", "fps", "fps_effective", "duration_s",
     "rate_source", "manufacturer", "device", "mm_per_pixel_x", "mm_per_pixel_y", "regions", "colour_kind",
+    "packets_sha256", "luma_sha256",
 )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from usdata.sampling import Sampler, SamplingRule, choose, correlation
+from usdata.sampling import Redundancy, Sampler, SamplingRule, choose, correlation
 
 fractions = st.fractions(min_value=0, max_value=20, max_denominator=90_000)
 times_monotone = st.lists(fractions, max_size=60).map(sorted)
@@ -25,7 +25,7 @@ streaming_rules = st.one_of(
 
 def streamed(rule: SamplingRule, times: list[Fraction | None]) -> list[int]:
     sampler = Sampler(rule)
-    return [position for position, time in enumerate(times) if sampler.offer(position, time)]
+    return [position for position, time in enumerate(times) if sampler.offer(position, time).kept]
 
 
 def at(rate: int, count: int, start: Fraction = Fraction(0)) -> list[Fraction | None]:
@@ -95,7 +95,7 @@ def test_a_gap_gives_one_frame_not_several() -> None:
 def test_without_times_all_are_kept_and_it_says_so() -> None:
     sampler = Sampler(SamplingRule(hz=3))
     assert not sampler.untimed
-    assert [sampler.offer(position, None) for position in range(4)] == [True] * 4
+    assert [sampler.offer(position, None).kept for position in range(4)] == [True] * 4
     assert sampler.untimed
     timed = Sampler(SamplingRule(hz=3))
     timed.offer(0, Fraction(0))
@@ -104,7 +104,7 @@ def test_without_times_all_are_kept_and_it_says_so() -> None:
 
 def test_cap_keeps_the_first() -> None:
     sampler = Sampler(SamplingRule(rule="every", every=2, cap=2))
-    assert [sampler.offer(position, None) for position in range(8)] == [True, False, True] + [False] * 5
+    assert [sampler.offer(position, None).kept for position in range(8)] == [True, False, True] + [False] * 5
     assert sampler.full
 
 
@@ -136,6 +136,11 @@ def test_sampler_refuses_what_it_cannot_do() -> None:
         {"rule": "all", "cap": 0},
         {"rule": "some"},
         {"rule": "all", "stride": 2},
+        {"rule": "all", "below": 0.9},
+        {"rule": "all", "redundancy": {}},
+        {"rule": "all", "redundancy": {"below": 1.1}},
+        {"rule": "all", "redundancy": {"below": 0.9, "least_gap_s": 2, "greatest_gap_s": 1}},
+        {"rule": "novelty", "below": 0.9, "redundancy": {"below": 0.9}},
     ],
 )
 def test_wrong_rules_are_refused(fields: dict[str, object]) -> None:
@@ -151,7 +156,7 @@ def test_stride_is_the_pocus_builders_rule(hz: float, declared: Fraction | None,
     rule = SamplingRule(rule="stride", hz=hz, over="decoded", cap=cap)
     assert choose(rule, [None] * total, declared_rate=declared) == expected
     sampler = Sampler(rule, declared)
-    assert [number for number in range(total) if sampler.offer(number, None)] == expected
+    assert [number for number in range(total) if sampler.offer(number, None).kept] == expected
 
 
 pictures_of = st.lists(st.lists(st.integers(0, 255), min_size=12, max_size=12), min_size=1, max_size=25)
@@ -178,7 +183,7 @@ def test_novelty_keeps_what_differs_from_the_last_kept(
     rule = SamplingRule(rule="novelty", below=below, least_gap_s=least, greatest_gap_s=greatest, cap=cap)
     kept = choose(rule, times, pictures=pictures)
     sampler = Sampler(rule)
-    assert [number for number, time in enumerate(times) if sampler.offer(number, time, lambda n=number: pictures[n])] == kept  # type: ignore[misc]
+    assert [number for number, time in enumerate(times) if sampler.offer(number, time, lambda n=number: pictures[n]).kept] == kept  # type: ignore[misc]
     assert kept[0] == 0
     for position in range(1, kept[-1] + 1):
         last = max(number for number in kept if number < position)
@@ -187,6 +192,77 @@ def test_novelty_keeps_what_differs_from_the_last_kept(
         early = gap is not None and least is not None and gap < Fraction(str(least))
         similarity = correlation(pictures[last], pictures[position])
         assert (position in kept) == (late or (not early and similarity < below))
+
+
+any_rule = st.sampled_from(
+    [
+        {"rule": "rate", "hz": 2.5},
+        {"rule": "rate", "hz": 0.3},
+        {"rule": "count", "count": 5},
+        {"rule": "count", "count": 40},
+        {"rule": "every", "every": 3},
+        {"rule": "stride", "hz": 7},
+        {"rule": "all"},
+    ]
+)
+
+
+@given(
+    st.lists(st.tuples(st.lists(st.integers(0, 255), min_size=12, max_size=12), st.integers(1, 8)), min_size=1, max_size=8),
+    any_rule,
+    st.sampled_from([-0.5, 0.4, 0.9, 1.0]),
+    st.none() | st.sampled_from([0.1, 0.5]),
+    st.none() | st.sampled_from([0.5, 1.3]),
+    st.lists(st.none() | fractions, min_size=64, max_size=64),
+    caps,
+)
+def test_redundancy_leaves_out_of_any_rule_what_is_too_like_the_last_kept(
+    stretches: list[tuple[list[int], int]],
+    fields: dict[str, object],
+    below: float,
+    least: float | None,
+    greatest: float | None,
+    times: list[Fraction | None],
+    cap: int | None,
+) -> None:
+    """Still stretches in any order: by brute force, of what the bare rule takes, each frame is held against the last one that was kept."""
+    pictures = [np.array(value, dtype=np.uint8).reshape(3, 4) for value, length in stretches for _ in range(length)]
+    times, rate = times[: len(pictures)], Fraction(25)
+    bare = choose(SamplingRule.model_validate(fields), times, declared_rate=rate)
+    expected: list[int] = []
+    redundant: dict[int, float] = {}
+    for position in bare:
+        if cap is not None and len(expected) == cap:
+            break
+        if not expected:
+            expected.append(position)
+            continue
+        before, now = times[expected[-1]], times[position]
+        gap = None if before is None or now is None else now - before
+        if gap is not None and greatest is not None and gap >= Fraction(str(greatest)):
+            expected.append(position)
+        elif gap is None or least is None or gap >= Fraction(str(least)):
+            similarity = correlation(pictures[expected[-1]], pictures[position])
+            if similarity < below:
+                expected.append(position)
+            else:
+                redundant[position] = similarity
+
+    redundancy = {"below": below, "least_gap_s": least, "greatest_gap_s": greatest}
+    rule = SamplingRule.model_validate(fields | {"redundancy": redundancy, "cap": cap})
+    assert choose(rule, times, declared_rate=rate, pictures=pictures) == expected
+    sampler = Sampler(rule, rate, frozenset(bare) if rule.rule == "count" else None)
+    decisions = [sampler.offer(number, time, lambda n=number: pictures[n]) for number, time in enumerate(times)]  # type: ignore[misc]
+    assert [number for number, decision in enumerate(decisions) if decision.kept] == expected
+    assert {number: decision.similarity for number, decision in enumerate(decisions) if decision.redundant} == redundant
+
+
+@given(pictures_of, st.sampled_from([0.4, 0.9]), st.none() | st.sampled_from([0.1, 0.5]), st.lists(fractions, min_size=25, max_size=25))
+def test_novelty_is_all_with_redundancy(values: list[list[int]], below: float, least: float | None, times: list[Fraction]) -> None:
+    pictures = [np.array(value, dtype=np.uint8).reshape(3, 4) for value in values]
+    novelty = SamplingRule(rule="novelty", below=below, least_gap_s=least)
+    redundancy = SamplingRule(rule="all", redundancy=Redundancy(below=below, least_gap_s=least))
+    assert choose(novelty, times[: len(pictures)], pictures=pictures) == choose(redundancy, times[: len(pictures)], pictures=pictures)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -31,6 +31,7 @@ FRAME_STEPS = {
     "kept": ("kept", "kept"),
     "not_sampled": ("not sampled", "aside"),
     "near_repeat": ("near repeats", "repeat"),
+    "redundant": ("too like the last kept", "repeat"),
     "repeats_period": ("of a loop, again", "repeat"),
     "blank": ("blank", "blank"),
     "damaged": ("damaged", "excluded"),

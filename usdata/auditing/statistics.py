@@ -21,7 +21,7 @@ from usdata.manifest import DataSet
 
 UNLABELLED = "unlabelled"
 HISTOGRAM_BINS = 24
-EXCLUSION_REASONS = ("near_repeat", "repeats_period", "blank", "damaged", "invalid", "not_sampled", "clip_excluded")
+EXCLUSION_REASONS = ("near_repeat", "repeats_period", "redundant", "blank", "damaged", "invalid", "not_sampled", "clip_excluded")
 # Strictest first: what a reader of a mixed set must obey.
 LICENCE_KINDS = ("nd", "nc", "sa", "by", "public domain")
 _ABBREVIATIONS = {"nd", "nc", "sa", "by"}

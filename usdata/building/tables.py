@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from usdata import manifest
-from usdata.duplicates.exact import exact_duplicates, with_content
+from usdata.duplicates.exact import WHOLE_CLIP_KINDS, exact_duplicates, with_content
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.errors import UserError
 from usdata.layouts import RawVideo, assign_groups
@@ -58,7 +58,8 @@ def write_tables(
     ]
     exact, duplicate_group = exact_duplicates(videos, frames)
     pairs = with_content(exact, scans)
-    same_scan = [pair for pair in pairs if pair["kind"] != "pixels" or pair["score"] >= recipe.duplicates.join_score]
+    sure = {*WHOLE_CLIP_KINDS, "content"}
+    same_scan = [pair for pair in pairs if pair["kind"] in sure or pair["score"] >= recipe.duplicates.join_score]
     groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in same_scan])
     for video in videos:
         video["group_id"] = groups[video["video_id"]]

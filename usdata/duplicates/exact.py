@@ -1,4 +1,4 @@
-"""Exact duplicates: clips with equal bytes, and stored frames with equal pixels."""
+"""Exact duplicates, in layers: clips with equal bytes, equal coded pictures, equal luma; and stored frames with equal pixels."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+# Kinds of pairs that are equal as a whole, strongest first, with the column of videos.parquet that says so.
+_DIGEST_OF_KIND = {"file": "sha256", "packets": "packets_sha256", "luma": "luma_sha256"}
+WHOLE_CLIP_KINDS = tuple(_DIGEST_OF_KIND)
 # A picture that stands in more clips than this is a title card or a test pattern and says nothing of a scan.
 MOST_CLIPS_OF_A_SCAN = 20
+# A clip of fewer unique frames is a picture and no scan: equal packets or luma then say no more than an equal picture does.
+LEAST_UNIQUE_FRAMES = 2
 
 
 def exact_duplicates(
     videos: Iterable[Mapping[str, Any]], frames: Sequence[Mapping[str, Any]]
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Pairs of clips that hold the same file or the same stored frames.
+    """Pairs of clips that hold the same file, the same coded pictures, the same decoded frames, or some of the same stored frames.
 
-    Blank frames never reach a manifest, so equal pixels mean an equal picture.
+    Coded pictures and decoded frames say something of clips of at least two unique pictures alone: what is blank all the way through, or
+    one title card, is equal to its like and no scan. Such clips are compared by their files and their stored frames.
 
     Args:
-        videos: Rows with video_id, sha256 and status.
-        frames: Rows with frame_id, video_id, frame_index and pixel_sha256.
+        videos: Rows with video_id, sha256, packets_sha256, luma_sha256, frames_unique and status.
+        frames: Rows with frame_id, video_id, frame_index, pixel_sha256 and quality_std.
 
     Returns:
-        Rows of duplicates.parquet, and frame_id to duplicate_group for frames that stand in more than one clip.
+        Rows of duplicates.parquet, one a pair, of the strongest kind that holds: file, packets, luma, pixels. And frame_id to
+        duplicate_group for frames that stand in more than one clip.
     """
     pairs: dict[tuple[str, str], dict[str, Any]] = {}
     by_frames: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -40,7 +47,8 @@ def exact_duplicates(
             continue
         first = min(frame["frame_id"] for frame in equal)
         duplicate_group |= {frame["frame_id"]: first for frame in equal}
-        if len(clips) > MOST_CLIPS_OF_A_SCAN:
+        # A picture of one gray level, which a rule over all decoded frames keeps, says nothing either.
+        if len(clips) > MOST_CLIPS_OF_A_SCAN or equal[0]["quality_std"] == 0:
             continue
         for frame_a, frame_b in combinations(equal, 2):
             if frame_a["video_id"] != frame_b["video_id"]:
@@ -52,13 +60,15 @@ def exact_duplicates(
         score = found / shorter
         pairs[a, b] = _row(a, b, "pixels", score, in_a, in_b)
 
-    by_file: dict[str, list[str]] = defaultdict(list)
-    for video in videos:
-        if video["sha256"] is not None and video["status"] == "ok":
-            by_file[video["sha256"]].append(video["video_id"])
-    for same in by_file.values():
-        for a, b in combinations(sorted(same), 2):
-            pairs[a, b] = _row(a, b, "file", 1.0, *({frame["frame_index"] for frame in by_frames[video]} for video in (a, b)))
+    read = [video for video in videos if video["status"] == "ok"]
+    for kind, column in reversed(_DIGEST_OF_KIND.items()):  # the stronger one replaces the weaker
+        by_digest: dict[str, list[str]] = defaultdict(list)
+        for video in read:
+            if video[column] is not None and (kind == "file" or video["frames_unique"] >= LEAST_UNIQUE_FRAMES):
+                by_digest[video[column]].append(video["video_id"])
+        for same in by_digest.values():
+            for a, b in combinations(sorted(same), 2):
+                pairs[a, b] = _row(a, b, kind, 1.0, *({frame["frame_index"] for frame in by_frames[video]} for video in (a, b)))
     return [pairs[key] for key in sorted(pairs)], duplicate_group
 
 

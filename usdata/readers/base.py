@@ -24,6 +24,7 @@ from typing import NamedTuple, Self
 import numpy as np
 
 from usdata.errors import ReadError
+from usdata.readers.packets import PacketDigest
 
 # Larger than any scanner's picture (the largest known are 4K recordings, 8.3 megapixels); a header above it is damaged or hostile.
 MAX_SIDE = (1 << 15) - 1
@@ -215,12 +216,14 @@ class Clip(ABC):
         cut_short: The source ends before its end: a container that breaks off, a file shorter than its header says.
         frames_decoded: Frames that `frames()` has given so far.
         missing_indices: Numbers missing from the names of a folder of images; empty for every other source.
+        packets: What has been read of its coded pictures so far; None where its frames are not coded, or are not read as packets.
     """
 
     info: ClipInfo
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.packets: PacketDigest | None = None
         self.decode_errors = 0
         self.first_error: str | None = None
         self.cut_short = False
@@ -249,6 +252,11 @@ class Clip(ABC):
         if self._span is None or self.info.time_base is None or self._span[1] <= self._span[0]:
             return None
         return (self._timed - 1) / ((self._span[1] - self._span[0]) * self.info.time_base)
+
+    @property
+    def packets_sha256(self) -> str | None:
+        """Digest of the coded pictures, equal in every container; whole once `frames()` has ended; None where there are none."""
+        return None if self.packets is None else self.packets.hexdigest()
 
     def rgb(self) -> np.ndarray:
         """The frame that `frames()` gave last, in colour: (height, width, 3) uint8.

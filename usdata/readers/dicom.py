@@ -36,6 +36,7 @@ from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded,
 from usdata.readers.dicom_facts import Timing, decimals, frame_times, places, text_of, value_of
 from usdata.readers.dicom_pixels import STARTS, Layout, Picture, decoder, layout_of, native_picture, renderer
 from usdata.readers.identify import identify_bytes
+from usdata.readers.packets import PacketDigest
 from usdata.readers.video import PyavClip
 
 _ADVICE = "get the file again, or leave it out"
@@ -54,6 +55,8 @@ _CODECS = {_IMPLICIT: "native", _EXPLICIT: "native", _BIG_ENDIAN: "native", f"{_
     }.items()
     for number in numbers
 }
+# What a video reader calls a stream of such pictures.
+_CODEC_OF_PACKETS = {"jpeg": "mjpeg"}
 _JPEGXL_LOSSLESS = f"{_STANDARD}1.2.4.110"
 _UNDEFINED = 0xFFFFFFFF
 # Elements above this size stay in the file until they are asked for; palettes and frame time vectors lie below.
@@ -125,6 +128,7 @@ class DicomClip(Clip):
             source = _native(path, file, dataset, layout, element, declared)
         else:
             source = _encapsulated(path, file, dataset, layout, element, declared, codec)
+            self.packets = PacketDigest(_CODEC_OF_PACKETS.get(codec, codec), None)
         self._source = source
         rendered = replace(layout, photometric=_after_codec(layout.photometric, codec, syntax))
         render = renderer(path, dataset, rendered, codec)
@@ -153,7 +157,10 @@ class DicomClip(Clip):
     def _frame(self, number: int) -> Decoded | None:
         try:
             with _quietly(), reading(self.path, f"frame {number}"):
-                picture = self._decoder(self._source.read(number))
+                coded = self._source.read(number)
+                if self.packets is not None:
+                    self.packets.add(coded)
+                picture = self._decoder(coded)
                 if not self._colour:
                     return Decoded(self._timing.pts(number), picture.gray(), rgb=picture.rgb)
                 pixels = picture.rgb() if picture.rgb is not None else cv2.cvtColor(picture.gray(), cv2.COLOR_GRAY2RGB)
@@ -190,6 +197,7 @@ class DicomVideoClip(Clip):
         super().__init__(path)
         self.info = info
         self._inner = inner
+        self.packets = inner.packets
         self._timing = timing
         self._fault = fault
 

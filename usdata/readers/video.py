@@ -26,6 +26,7 @@ from av.video.reformatter import ColorRange, Interpolation, VideoReformatter
 from usdata.errors import ReadError
 from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded, check_size
 from usdata.readers.containers import missing_bytes
+from usdata.readers.packets import PacketDigest
 
 # Formats whose plane 0 is the whole luma; the number is its bits, 8 where there is none.
 _NEUTRAL_KNOWN = re.compile(r"yuvj?4(20|22|44|11|40)p")
@@ -85,6 +86,7 @@ class PyavClip(Clip):
             context.thread_type = "NONE"
             if context.width and context.height:
                 check_size(path, context.width, context.height)
+            self.packets = PacketDigest(context.codec.canonical_name, context.extradata)
             frames = self._decoded()
             # The first frame is decoded now: only it tells the size after rotation, and that anything decodes at all.
             first = next(frames, None)
@@ -140,7 +142,10 @@ class PyavClip(Clip):
         failures = 0
         damaged = False
         for number, packet in enumerate(self._packets()):
-            self._packets_seen += packet is not None and packet.size > 0
+            if packet is not None and packet.size > 0:
+                self._packets_seen += 1
+                if self.packets is not None:
+                    self.packets.add(memoryview(packet))
             if packet is not None and packet.is_corrupt:
                 self._count_error(f"packet {number} is cut short or marked as damaged")
                 damaged = True

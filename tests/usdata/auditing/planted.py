@@ -84,6 +84,7 @@ def excluded(clip: dict[str, Any], index: int, reason: str) -> dict[str, Any]:
         "reason": reason,
         "duplicate_of": None,
         "difference": None,
+        "similarity": None,
     }
 
 

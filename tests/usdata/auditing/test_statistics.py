@@ -53,6 +53,7 @@ def test_flow_adds_up(counted: dict) -> None:
         "decoded": 15 * 12,
         "near_repeat": 14 * 2,
         "repeats_period": 0,
+        "redundant": 0,
         "blank": 0,
         "not_sampled": 14 * 7,
         "damaged": 12,
