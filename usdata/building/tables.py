@@ -17,7 +17,7 @@ from usdata.layouts import RawVideo, assign_groups
 from usdata.privacy.identifiers import Identifiers
 from usdata.privacy.statement import statement
 from usdata.recipe import Recipe
-from usdata.splits import fold_of_groups, label_counts, split_of_groups
+from usdata.splits import fold_of_groups, independent_units, label_counts, split_of_groups
 
 
 @lru_cache(maxsize=1)
@@ -40,11 +40,13 @@ def write_tables(
     hashes: Mapping[str, tuple[str, int]],
     recipe: Recipe,
     folder: Path,
-    input_key: str,
-    input_digest: str,
+    identity: Mapping[str, str],
     identifiers: Identifiers,
 ) -> tuple[dict[str, Any], list[str]]:
-    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes."""
+    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes.
+
+    `identity` is what tells this build's input from another one's (`usdata.building.identity`).
+    """
     videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) | _reviewed(row.video_id, recipe) for row in rows]
     _clear(videos, identifiers)
     facts = {video["video_id"]: video for video in videos}
@@ -60,15 +62,16 @@ def write_tables(
     for video in videos:
         video["group_id"] = groups[video["video_id"]]
     classes = _classes(recipe, videos)
-    counts = label_counts([(groups[frame["video_id"]], facts[frame["video_id"]]["label"]) for frame in frames])
+    units = independent_units(videos, [frame | {"duplicate_group": duplicate_group.get(frame["frame_id"])} for frame in frames], pairs)
+    counts = label_counts([(units[groups[frame["video_id"]]], facts[frame["video_id"]]["label"]) for frame in frames])
     folds, splits = fold_of_groups(counts, recipe.folds), split_of_groups(counts, recipe.split)
     for frame in frames:
         video = facts[frame["video_id"]]
         shared = {key: video[key] for key in ("source", "patient_id", "group_id", "organ", "probe", "label")}
         frame |= shared | {
             "label_index": None if video["label"] is None else classes.index(video["label"]),
-            "split": splits[video["group_id"]],
-            "fold": folds[video["group_id"]],
+            "split": splits[units[video["group_id"]]],
+            "fold": folds[units[video["group_id"]]],
             "duplicate_group": duplicate_group.get(frame["frame_id"]),
         }
     excluded = [
@@ -85,8 +88,7 @@ def write_tables(
         "description": recipe.description,
         "recipe": recipe.model_dump(mode="json"),
         "recipe_digest": recipe.digest,
-        "input_key": input_key,
-        "input_digest": input_digest,
+        **identity,
         "classes": classes,
         "counts": {"found": len(videos), **{status: statuses[status] for status in manifest.STATUSES}, "frames": len(frames)},
         "privacy": statement(recipe),
