@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-# Kind to (column of the frames, noun in the plural); the order is that of every report.
+# Kind to its column of the frames; the order is that of every report.
 KINDS = {
     "patients": "patient",
     "videos": "video_id",
@@ -20,6 +20,9 @@ KINDS = {
     "equal_frames": "duplicate_group",
     "duplicate_pairs": None,
 }
+
+
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -86,13 +89,18 @@ def find_leaks(rows: pd.DataFrame, pairs: pd.DataFrame) -> Leaks:
             continue
         places = _places(placed, column)
         checked[kind] = len(places)
-        found[kind] = [Leak(name, tuple(sorted(parts))) for name, parts in sorted(places.items()) if len(parts) > 1]
+        found[kind] = [Leak(name, tuple(sorted(parts, key=part_order))) for name, parts in sorted(places.items()) if len(parts) > 1]
     of_video = _places(placed, "video_id")
     both = [(a, b) for a, b in _pairs(pairs) if a in of_video and b in of_video]
     checked["duplicate_pairs"] = len(both)
     together = [(f"{a} = {b}", of_video[a] | of_video[b]) for a, b in both]
-    found["duplicate_pairs"] = [Leak(name, tuple(sorted(parts))) for name, parts in together if len(parts) > 1]
+    found["duplicate_pairs"] = [Leak(name, tuple(sorted(parts, key=part_order))) for name, parts in together if len(parts) > 1]
     return Leaks(found, checked)
+
+
+def part_order(name: str) -> tuple[int, str]:
+    """Sorts train, val and test in this order, folds by number, and other names after them."""
+    return (SPLITS.index(name), "") if name in SPLITS else (int(name) if name.isdigit() else len(SPLITS), name)
 
 
 def _places(rows: pd.DataFrame, column: str) -> dict[str, set[str]]:

@@ -10,10 +10,9 @@ from typing import Any
 import pandas as pd
 
 from usdata.manifest import DataSet
-from usdata.splitting.leaks import Leaks, find_leaks
+from usdata.splitting.leaks import Leaks, find_leaks, part_order
 
 UNLABELLED = "unlabelled"
-SPLITS = ("train", "val", "test")
 _NOUNS = {
     "patients": ("patient", "patients"),
     "videos": ("video", "videos"),
@@ -132,7 +131,7 @@ def proof_of(frames: pd.DataFrame, duplicates: pd.DataFrame, classes: list[str],
     present = set(rows["label_name"])
     labels = [*(name for name in classes if name in present), *sorted(present - {*classes, UNLABELLED})]
     labels += [UNLABELLED] if UNLABELLED in present else []
-    names = sorted({name for name in rows["part"] if name is not None}, key=_order)
+    names = sorted({name for name in rows["part"] if name is not None}, key=part_order)
     parts = [_part(name, rows[rows["part"] == name]) for name in names]
     if rows["part"].isna().any():
         parts.append(_part("none", rows[rows["part"].isna()]))
@@ -147,10 +146,6 @@ def part_name(value: Any) -> str | None:
 def counted(number: int, kind: str) -> str:
     """'28 patients'; `kind` is one of `leaks.KINDS`."""
     return f"{number:,} {_NOUNS[kind][number != 1]}"
-
-
-def _order(name: str) -> tuple[int, str]:
-    return (SPLITS.index(name), "") if name in SPLITS else (int(name) if name.isdigit() else len(SPLITS), name)
 
 
 def _part(name: str, rows: pd.DataFrame) -> Part:

@@ -41,8 +41,9 @@ def _say(text: str, indent: str = "") -> None:
 def _print_names(placed: Placed) -> None:
     source, matched = placed.source, placed.matched
     total = sum(matched.values())
+    kind = "published folds" if source.column == "fold" else "a published split"
     how = f"{matched['exact']:,} exactly, {matched['stem']:,} by stem, {matched['frame']:,} by stem and frame number"
-    _say(f"{source.name}: {len(source.entries):,} names in a published {source.column}, {total:,} matched ({how})")
+    _say(f"{source.name}: {len(source.entries):,} names of {kind}, {total:,} matched ({how})")
     _print_list(f"{len(placed.unmatched):,} unmatched", placed.unmatched)
     _print_list(f"{len(placed.ambiguous):,} ambiguous", [f"{name}: {', '.join(clips)}" for name, clips in placed.ambiguous])
     _print_list(f"{len(placed.without_frames):,} clips named that keep no frame", placed.without_frames)
