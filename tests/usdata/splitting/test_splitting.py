@@ -306,10 +306,12 @@ def test_a_split_made_by_frame_is_reported_refused_and_allowed_on_request(standi
     table = published(tmp_path, json.dumps(rows), "frames.json")
     report = split(standing, published=table)
     assert report.leaks is not None
-    assert report.leaks.counts == {"patients": 11, "videos": 12, "groups": 10, "equal_frames": 1, "duplicate_pairs": 2}
+    torn = frames.assign(part=[row["set"] for row in rows]).groupby("duplicate_group").part.nunique().gt(1).sum()
+    assert torn == 4
+    assert report.leaks.counts == {"patients": 11, "videos": 12, "groups": 10, "equal_frames": 4, "duplicate_pairs": 2}
     assert report.published is not None
     assert report.published.matched == {"exact": 72, "stem": 0, "frame": 0}
-    with pytest.raises(UserError, match="leaks: 11 patients, 12 videos, 10 groups, 1 equal frames, 2 duplicate pairs"):
+    with pytest.raises(UserError, match="leaks: 11 patients, 12 videos, 10 groups, 4 equal frames, 2 duplicate pairs"):
         split(standing, published=table, apply=True)
     split(standing, published=table, apply=True, allow_leaks=True)
     opened = usdata.load(standing)
