@@ -63,6 +63,16 @@ def write_tables(
         video["group_id"] = groups[video["video_id"]]
     classes = _classes(recipe, videos)
     units = independent_units(videos, [frame | {"duplicate_group": duplicate_group.get(frame["frame_id"])} for frame in frames], pairs)
+    with_frames = {groups[frame["video_id"]] for frame in frames}
+    independent = len({units[group] for group in with_frames})
+    notes = []
+    if independent < recipe.folds.count <= len(with_frames):
+        # A title card in every clip would leave no folds at all: these are made of groups, and what they share is told here and by an audit.
+        shared = f"{len(with_frames)} groups share frames and leave {independent} independent, too few for {recipe.folds.count} folds"
+        notes.append(f"{shared}: folds and splits follow group_id alone, and the audit names what stands in two")
+        units = {group: group for group in units}
+    elif independent < len(with_frames):
+        notes.append(f"{len(with_frames)} groups stand together as {independent} in folds and splits, because clips of them share frames")
     counts = label_counts([(units[groups[frame["video_id"]]], facts[frame["video_id"]]["label"]) for frame in frames])
     folds, splits = fold_of_groups(counts, recipe.folds), split_of_groups(counts, recipe.split)
     for frame in frames:
@@ -96,7 +106,7 @@ def write_tables(
         "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
     }
     manifest.write_about(folder, about)
-    return manifest.open_dataset(folder).about, _notes(recipe, counts, folds, splits)
+    return manifest.open_dataset(folder).about, [*notes, *_notes(recipe, counts, folds, splits)]
 
 
 def _classes(recipe: Recipe, videos: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -248,7 +248,9 @@ def clean_table(built: Path, *, without: tuple[str, ...] = ()) -> str:
     videos = usdata.load(built).videos
     part = {"ward/patient:p0": "test", "ward/patient:p1": "VAL"}
     rows = [
-        f"{row.path},{part.get(row.group_id, 'train')}" for row in videos[videos.status == "ok"].itertuples() if row.path not in without
+        f"{row.path},{part.get(str(row.group_id), 'train')}"
+        for row in videos[videos.status == "ok"].itertuples()
+        if row.path not in without
     ]
     return "\n".join(["file_name,subset", *rows]) + "\n"
 
