@@ -40,7 +40,10 @@ def independent_units(
         group = group_of[video["video_id"]] = video["group_id"]
         if video["patient_id"] is not None:
             edges.append((patients.setdefault((video["source"], video["patient_id"]), group), group))
-    edges += [(group_of[pair["video_id_a"]], group_of[pair["video_id_b"]]) for pair in pairs]
+    for pair in pairs:
+        a, b = group_of.get(pair["video_id_a"]), group_of.get(pair["video_id_b"])
+        if a is not None and b is not None:
+            edges.append((a, b))
     holders: dict[str, str] = {}
     for frame in frames:
         if frame["duplicate_group"] is not None:

@@ -34,8 +34,9 @@ schema version and the recipe's digest. Paths are relative to the folder, which 
 
 Promises: equal raw bytes and an equal recipe give byte-identical tables and images, whatever the number of workers, the order of the
 files, the place, or interruptions. Every file under the raw folder has one row: kept, excluded or failed; the three add up. A folder that
-has a `dataset.json` is whole. No two folds share a group, a patient or an equal frame. Where the split or the folds are not the recipe's but
-were published (`usdata split --published --apply`), `dataset.json` has `split_origin` or `fold_origin`: kind, name, sha256, and what of it leaks. `dataset.json`'s `digest` is the sha256 over the digests of the four tables.
+has a `dataset.json` is whole. No two folds share a group. `dataset.json`'s `digest` is the sha256 over the digests of the four tables.
+Where the split or the folds are published ones and not the recipe's (`usdata split --published --apply`), it has `split_origin` or
+`fold_origin`: kind, name, sha256, and how much of it leaks; such parts may share a group.
 """
 
 RECIPE = """\

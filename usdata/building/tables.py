@@ -50,7 +50,7 @@ def write_tables(
     videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) | _reviewed(row.video_id, recipe) for row in rows]
     _clear(videos, identifiers)
     facts = {video["video_id"]: video for video in videos}
-    frames = [
+    frames: list[dict[str, Any]] = [
         {**frame, "frame_id": f"{video_id}/{frame['frame_index']}", "video_id": video_id}
         for video_id, result in results.items()
         if facts[video_id]["status"] == "ok"
@@ -62,17 +62,8 @@ def write_tables(
     for video in videos:
         video["group_id"] = groups[video["video_id"]]
     classes = _classes(recipe, videos)
-    units = independent_units(videos, [frame | {"duplicate_group": duplicate_group.get(frame["frame_id"])} for frame in frames], pairs)
-    with_frames = {groups[frame["video_id"]] for frame in frames}
-    independent = len({units[group] for group in with_frames})
-    notes = []
-    if independent < recipe.folds.count <= len(with_frames):
-        # A title card in every clip would leave no folds at all: these are made of groups, and what they share is told here and by an audit.
-        shared = f"{len(with_frames)} groups share frames and leave {independent} independent, too few for {recipe.folds.count} folds"
-        notes.append(f"{shared}: folds and splits follow group_id alone, and the audit names what stands in two")
-        units = {group: group for group in units}
-    elif independent < len(with_frames):
-        notes.append(f"{len(with_frames)} groups stand together as {independent} in folds and splits, because clips of them share frames")
+    shared_frames = [{"video_id": frame["video_id"], "duplicate_group": duplicate_group.get(frame["frame_id"])} for frame in frames]
+    units, notes = _units(independent_units(videos, shared_frames, pairs), {groups[frame["video_id"]] for frame in frames}, recipe)
     counts = label_counts([(units[groups[frame["video_id"]]], facts[frame["video_id"]]["label"]) for frame in frames])
     folds, splits = fold_of_groups(counts, recipe.folds), split_of_groups(counts, recipe.split)
     for frame in frames:
@@ -176,6 +167,21 @@ _NOT_DETERMINED = (
     "fov_origin", "fov_views", "overlay_share", "overlay_path", "ruler", "spacing_source", "depth_mm", "period_frames", "patient_sex",
     "patient_age", "study_year", "review", "review_reason", "reviewer", "reviewed_on",
 )  # fmt: skip
+
+
+def _units(units: dict[str, str], groups: set[str], recipe: Recipe) -> tuple[dict[str, str], list[str]]:
+    """What stands together in folds and splits, of the groups that have frames; and what is to be told of it.
+
+    A title card in every clip leaves nothing independent, and so no folds at all: these are made of the groups then, as they always can.
+    """
+    independent = len({units[group] for group in groups})
+    if independent == len(groups):
+        return units, []
+    if independent >= recipe.folds.count:
+        return units, [f"{len(groups)} groups stand together as {independent} in folds and splits, because clips of them share frames"]
+    told = f"{len(groups)} groups share frames and leave {independent} independent, too few for {recipe.folds.count} folds"
+    follow = "folds and splits follow group_id alone, and the audit names what stands in two"
+    return {group: group for group in units}, [f"{told}: {follow}"] if recipe.folds.count <= len(groups) else []
 
 
 def _notes(recipe: Recipe, groups: Mapping[str, object], folds: Mapping[str, int | None], splits: Mapping[str, str]) -> list[str]:

@@ -145,9 +145,11 @@ def _made(
     videos = manifest.read_table(out, manifest.VIDEOS).select(["video_id", "source", "patient_id", "group_id"]).to_pylist()
     pairs = manifest.read_table(out, manifest.DUPLICATES).select(["video_id_a", "video_id_b"]).to_pylist()
     units = independent_units(videos, frames, pairs)
-    unit_of = {video["video_id"]: units[video["group_id"]] for video in videos}
+    group_of = {video["video_id"]: video["group_id"] for video in videos}
+    unit_of = {video_id: units[group] for video_id, group in group_of.items()}
     counts = label_counts([(unit_of[frame["video_id"]], frame["label"]) for frame in frames])
-    _refuse_too_few(out, recipe, len(counts), keep)
+    groups = len({group_of[frame["video_id"]] for frame in frames})
+    _refuse_too_few(out, recipe, len(counts), groups, keep)
     fold_of, split_of = fold_of_groups(counts, recipe.folds), split_of_groups(counts, recipe.split)
     _refuse_empty(out, recipe, split_of, keep)
     new_fold = [frame["fold"] if "fold" in keep else fold_of[unit_of[frame["video_id"]]] for frame in frames]
@@ -156,11 +158,8 @@ def _made(
     for column in sorted(ORIGINS.keys() - keep):
         if (origin := about.pop(ORIGINS[column], None)) is not None:
             notes.append(f"the published {column} of '{origin['name']}' was replaced")
-    joined = len({video["group_id"] for video in videos if video["group_id"] in units}) - len(set(units.values()))
-    if joined:
-        notes.append(
-            f"{joined:,} group{'s' if joined > 1 else ''} joined to others, whose clips share frames or a verified pair with theirs"
-        )
+    if len(counts) < groups:
+        notes.append(f"{groups:,} groups stand together as {len(counts):,}, because clips of them share frames")
     about |= {"recipe": recipe.model_dump(mode="json"), "recipe_digest": recipe.digest}
     about |= identity(recipe.digest, about["steps_digest"], about["raw_digest"])
     return _written(out, opened, about, new_split, new_fold, notes, ORIGINS.keys() - keep)
@@ -184,13 +183,14 @@ def _changed(opened: manifest.DataSet, changes: Mapping[str, Mapping[str, Any]])
         raise UserError("--folds, --val, --test, --seed", *explain_validation(error, Recipe)) from None
 
 
-def _refuse_too_few(out: Path, recipe: Recipe, units: int, keep: set[str]) -> None:
+def _refuse_too_few(out: Path, recipe: Recipe, units: int, groups: int, keep: set[str]) -> None:
     if "fold" in keep or recipe.folds.count == 0:
         return
     if recipe.folds.count == 1:
         raise UserError("--folds 1", "leaves nothing to train on", "give 2 or more, or 0 for none")
     if units < recipe.folds.count:
-        have = f"has {units:,} independent group{'' if units == 1 else 's'}, too few for {recipe.folds.count} folds"
+        of = f" (of {groups:,}, whose clips share frames)" if units < groups else ""
+        have = f"has {units:,} independent group{'' if units == 1 else 's'}{of}, too few for {recipe.folds.count} folds"
         raise UserError(out, have, f"give --folds {units} or fewer" if units > 1 else "give --folds 0 for none")
 
 

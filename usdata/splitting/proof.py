@@ -82,7 +82,7 @@ class Proof:
             kinds = "no patient, video, group, equal frame or verified duplicate stands in two"
             return f"{what} of {size}: {kinds} (checked: {looked})"
         offenders = ", ".join(counted(number, kind) for kind, number in self.leaks.counts.items() if number)
-        return f"{what} of {size} leak: {offenders} stand in two (checked: {looked})"
+        return f"{what} of {size} leak; in two stand {offenders} (checked: {looked})"
 
     @property
     def warnings(self) -> list[str]:

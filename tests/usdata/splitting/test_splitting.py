@@ -116,7 +116,7 @@ def test_clips_that_share_one_frame_stand_together_though_their_groups_differ(bu
         result = split(folder, folds=4, seed=seed)
         folds = usdata.load(folder).frames.groupby("video_id").fold.unique()
         assert list(folds["ward/clip3_mkv"]) == list(folds["ward/clip9_mkv"])
-        assert any("1 group joined to others" in note for note in result.notes)
+        assert "10 groups stand together as 9, because clips of them share frames" in result.notes
 
 
 def test_the_statement_counts_what_was_checked(standing: Path) -> None:
@@ -149,7 +149,7 @@ def test_what_it_prints_fits_80_columns(standing: Path, capsys: pytest.CaptureFi
 
 
 REFUSALS = [
-    ({"folds": 11}, "has 9 independent groups, too few for 11 folds"),
+    ({"folds": 11}, r"has 9 independent groups \(of 10, whose clips share frames\), too few for 11 folds"),
     ({"folds": 1}, "leaves nothing to train on"),
     ({"folds": -1}, "greater than or equal to 0"),
     ({"val": 0.6, "test": 0.5}, "leave something for train"),
@@ -287,7 +287,7 @@ def test_a_published_split_that_holds_is_applied_and_a_build_does_not_undo_it(ra
     replaced = build(make_recipe(), raw=raw, out=standing, workers=1, overwrite=True)
     assert replaced.unchanged  # the same recipe and bytes: nothing to overwrite
     replaced = build(make_recipe(folds={"count": 2}), raw=raw, out=standing, workers=1, overwrite=True)
-    assert "the published split of 'official.csv' is gone: apply it again" in replaced.notes[0]
+    assert "the published split of 'official.csv' is gone: apply it again" in replaced.notes[1]
     assert "split_origin" not in usdata.load(standing).about
 
 
@@ -391,4 +391,4 @@ def test_duplicate_pairs_of_a_planted_set_are_proved_and_found(tmp_path: Path) -
     proof = prove(usdata.load(planted.write(tmp_path / "set")), "fold")
     assert [str(leak) for leak in proof.leaks.found["duplicate_pairs"]] == ["clinic/v00 = clinic/v04 (0, 1)"]
     assert proof.leaks.counts == {"patients": 0, "videos": 0, "groups": 0, "equal_frames": 0, "duplicate_pairs": 1}
-    assert "leak: 1 verified duplicate pair stand in two" in proof.statement
+    assert "leak; in two stand 1 verified duplicate pair (checked: " in proof.statement
