@@ -24,7 +24,7 @@ from usdata.recipe_files import explain_validation
 from usdata.splits import fold_of_groups, independent_units, label_counts, split_of_groups
 from usdata.splitting.applying import Placed, place
 from usdata.splitting.leaks import Leaks
-from usdata.splitting.proof import Proof, proof_of, prove
+from usdata.splitting.proof import Proof, counted, proof_of, prove
 from usdata.splitting.published import Published, read_published
 from usdata.splitting.writing import staged, take_place, write_successor
 
@@ -212,15 +212,15 @@ def _published(out: Path, opened: manifest.DataSet, source: Published, *, apply:
         return SplitResult(out, opened.name, opened.digest, False, [proof], notes, placed, placed.leaks)
     if placed.unplaced:
         options = "train, val or test" if source.column == "split" else "none, or the number of a fold"
-        # Undecided names count too: a person says where their frames go, not we.
+        # Frames that are named in two parts are among them: a person says where they go, not we.
         raise UserError(
             source.name,
             f"gives no part to {placed.unplaced:,} of {len(frames):,} frames ({placed.unplaced_clips:,} clips)",
             f"say where they go: --rest {options}",
         )
     if placed.leaks.any and not allow_leaks:
-        counts = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in placed.leaks.counts.items() if number)
-        raise UserError(source.name, f"leaks: {counts} stand in two parts", "look at them without --apply, or give --allow-leaks")
+        counts = ", ".join(counted(number, kind) for kind, number in placed.leaks.counts.items() if number)
+        raise UserError(source.name, f"leaks; in two parts stand {counts}", "look at them without --apply, or give --allow-leaks")
     origin = {"kind": "published", "name": source.name, "sha256": source.sha256, "leaks": placed.leaks.counts, "rest": rest}
     about = dict(opened.about) | {ORIGINS[source.column]: origin}
     as_numbers = [None if part is None else int(part) for part in placed.parts] if source.column == "fold" else None

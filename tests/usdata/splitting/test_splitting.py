@@ -8,11 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import usdata
 from tests.usdata.auditing.planted import Planted, duplicate
 from tests.usdata.clips import speckle_frames, write_video
+from uscl.evaluation.folds import independent_groups, refuse_leakage
 from usdata import manifest
 from usdata.building import build
 from usdata.errors import UserError
@@ -117,6 +119,14 @@ def test_clips_that_share_one_frame_stand_together_though_their_groups_differ(bu
         folds = usdata.load(folder).frames.groupby("video_id").fold.unique()
         assert list(folds["ward/clip3_mkv"]) == list(folds["ward/clip9_mkv"])
         assert "10 groups stand together as 9, because clips of them share frames" in result.notes
+
+
+def test_the_evaluator_takes_these_folds_for_independent(built: Path, standing: Path) -> None:
+    """By its own code, which shares nothing with ours."""
+    split(standing, folds=4, seed=2)
+    opened = usdata.load(standing)
+    refuse_leakage(opened.frames, opened.frames["fold"].to_numpy(dtype=np.int64), opened.duplicates, subject="set")
+    assert len(set(independent_groups(opened.frames, opened.duplicates))) == 9
 
 
 def test_the_statement_counts_what_was_checked(standing: Path) -> None:
@@ -313,7 +323,9 @@ def test_a_split_made_by_frame_is_reported_refused_and_allowed_on_request(standi
     assert report.leaks.counts == {"patients": 11, "videos": 12, "groups": 10, "equal_frames": 4, "duplicate_pairs": 2}
     assert report.published is not None
     assert report.published.matched == {"exact": 72, "stem": 0, "frame": 0}
-    with pytest.raises(UserError, match="leaks: 11 patients, 12 videos, 10 groups, 4 equal frames, 2 duplicate pairs"):
+    with pytest.raises(
+        UserError, match="in two parts stand 11 patients, 12 videos, 10 groups, 4 sets of equal frames, 2 verified duplicate pairs"
+    ):
         split(standing, published=table, apply=True)
     split(standing, published=table, apply=True, allow_leaks=True)
     opened = usdata.load(standing)
@@ -341,7 +353,7 @@ def test_frames_that_a_published_split_does_not_name_need_a_word(standing: Path,
     assert usdata.load(standing).about["split_origin"]["rest"] == "train"
     # The rest counts: clip 9 and clip 3 share a frame.
     table = published(tmp_path, clean_table(standing, without=("clip9.mkv",)))
-    with pytest.raises(UserError, match="leaks: 1 equal frames, 1 duplicate pairs"):
+    with pytest.raises(UserError, match="in two parts stand 1 set of equal frames, 1 verified duplicate pair"):
         split(standing, published=table, apply=True, rest="test")
 
 
