@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from usdata.phantoms import phantom as phantom
     from usdata.pulling import pull as pull
     from usdata.scanning import scan as scan
+    from usdata.splitting import split as split
 
 _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
@@ -30,9 +31,10 @@ _FUNCTIONS = {
     "plan": ("usdata.building", "plan"),
     "pull": ("usdata.pulling", "pull"),
     "scan": ("usdata.scanning", "scan"),
+    "split": ("usdata.splitting", "split"),
 }
 
-__all__ = ["audit", "build", "catalog", "export", "load", "phantom", "plan", "pull", "scan"]
+__all__ = ["audit", "build", "catalog", "export", "load", "phantom", "plan", "pull", "scan", "split"]
 
 
 def __getattr__(name: str) -> Any:

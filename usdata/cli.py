@@ -397,6 +397,60 @@ def overlap(
 
 @app.command()
 @one_line_errors
+def split(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
+    folds: Annotated[int | None, typer.Option(help="Number of folds; 0 for none. By default the recipe's.")] = None,
+    val: Annotated[float | None, typer.Option(metavar="SHARE", help="Share of frames for val. By default the recipe's.")] = None,
+    test: Annotated[float | None, typer.Option(metavar="SHARE", help="Share of frames for test. By default the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed draws another assignment.")] = None,
+    published: Annotated[
+        Path | None, typer.Option(metavar="FILE|FOLDER", help="Report instead on a published split: a table, lists or folders of names.")
+    ] = None,
+    column: Annotated[str | None, typer.Option(help="The published table's column of parts, where it has several.")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Write the published split into SET.")] = False,
+    rest: Annotated[
+        str | None, typer.Option(metavar="PART", help="Where frames go that it does not name: train, val, test; a fold or none.")
+    ] = None,
+    allow_leaks: Annotated[bool, typer.Option("--allow-leaks", help="Apply it although it leaks; dataset.json says how.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 3 if something stands in two parts.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make splits and folds anew by group and prove them, or look what leaks in published ones.
+
+    \b
+    usdata split set --folds 5 --seed 1
+    usdata split set --published FileList.csv --fail
+    """
+    from usdata.splitting import split as splitting
+    from usdata.splitting.terminal import print_split
+
+    result = splitting(
+        dataset,
+        folds=folds,
+        val=val,
+        test=test,
+        seed=seed,
+        published=published,
+        column=column,
+        apply=apply,
+        rest=rest,
+        allow_leaks=allow_leaks,
+    )
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_split(result)
+        if result.written:
+            print(f"written to {dataset}; digest {result.digest[:16]}")
+        elif published is None:
+            print(f"{dataset} holds these folds and splits already: nothing to do")
+    if fail and result.leaking:
+        say("something stands in two parts")
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@one_line_errors
 def audit(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     fail_on: Annotated[

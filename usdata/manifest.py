@@ -208,8 +208,8 @@ DUPLICATES_SCHEMA = _schema(
     (
         "score",
         pa.float64(),
-        "pixels: share of the shorter clip's kept frames that stand in the other; content: median correlation of the frames that are found; "
-        "1 for the other kinds",
+        "pixels: share of the shorter clip's kept frames that stand in the other; content: median correlation of the frames that are "
+        "found; 1 for the other kinds",
     ),
     ("motion?", pa.float64(), "content: the same of what changes from frame to frame; null where that cannot be told"),
     ("scale", pa.float64(), "along the width: raw pixels of b to one of a"),

@@ -35,6 +35,8 @@ schema version and the recipe's digest. Paths are relative to the folder, which 
 Promises: equal raw bytes and an equal recipe give byte-identical tables and images, whatever the number of workers, the order of the
 files, the place, or interruptions. Every file under the raw folder has one row: kept, excluded or failed; the three add up. A folder that
 has a `dataset.json` is whole. No two folds share a group. `dataset.json`'s `digest` is the sha256 over the digests of the four tables.
+Where the split or the folds are published ones and not the recipe's (`usdata split --published --apply`), it has `split_origin` or
+`fold_origin`: kind, name, sha256, and how much of it leaks; such parts may share a group.
 """
 
 RECIPE = """\

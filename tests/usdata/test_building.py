@@ -355,7 +355,8 @@ def test_a_shared_title_card_joins_no_patients_but_half_a_clip_does(tmp_path: Pa
     groups = videos[videos.status == "ok"].set_index("path").group_id
     assert groups.nunique() == 6
     assert groups["0.mkv"] == groups["again.mkv"]
-    assert result.notes == []
+    # Folds follow the groups, as the recipe asks, and it is said that they share the card.
+    assert "6 groups share frames and leave 1 independent, too few for 6 folds" in result.notes[0]
     few = build(make_recipe(folds={"count": 9}), raw=tmp_path / "raw", out=tmp_path / "few", workers=2)
     assert few.notes == ["no folds were made: 6 groups are too few for 9"]
 

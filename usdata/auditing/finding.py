@@ -20,6 +20,7 @@ FINDING_IDS = (
     "frozen-clips",
     "leakage-duplicates",
     "leakage-groups",
+    "leakage-videos",
     "licence-mix",
     "missing-images",
     "near-repeats",

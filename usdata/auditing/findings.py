@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from usdata.auditing.finding import LEVELS, Finding, count, records
-from usdata.auditing.leakage import conflicting_labels, duplicate_clips, leakage_duplicates, leakage_groups, too_few_groups
+from usdata.auditing.leakage import conflicting_labels, duplicate_clips, leakage_duplicates, leakage_groups, leakage_videos, too_few_groups
 from usdata.auditing.statistics import Tables
 
 CONFOUNDED_V = 0.5
@@ -206,6 +206,7 @@ def _unaccounted_frames(tables: Tables, statistics: dict[str, Any]) -> Finding |
 Check = Callable[[Tables, dict[str, Any]], Finding | None]
 CHECKS: Iterable[Check] = (
     leakage_groups,
+    leakage_videos,
     leakage_duplicates,
     duplicate_clips,
     conflicting_labels,

@@ -12,6 +12,7 @@ import pandas as pd
 
 from usdata.auditing.finding import Finding, count, records
 from usdata.auditing.statistics import Tables
+from usdata.duplicates.groups import connected_components
 
 
 def _clip_facts(tables: Tables) -> dict[str, Any]:
@@ -45,18 +46,16 @@ def duplicate_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | Non
             "duplicate-clips", "warning", message + ".", tuple(rows), "Keep one clip of each pair, or know that it counts twice."
         )
     message += f", {strangers:,} of them under different patients or groups."
-    advice = "Merge the groups of these pairs before splitting, and do not trust the patient ids of their source."
+    advice = "Do not trust the patient ids of their source; 'usdata split' keeps such pairs in one part."
     return Finding("duplicate-clips", "error", message, tuple(rows), advice)
 
 
 def conflicting_labels(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
-    """Labels that contradict each other: an error inside a pair of duplicates, a note inside a group."""
-    clips = _clip_facts(tables)
-    rows, mixed = [], []
-    for a, b in _pairs(tables):
-        labels = [clips[video].label for video in (a, b) if video in clips and isinstance(clips[video].label, str)]
-        if len(set(labels)) == 2:
-            rows.append(f"{a} = {b} ({labels[0]} and {labels[1]})")
+    """Labels that contradict each other: an error among clips that duplicates join, a note inside a group."""
+    mixed = []
+    rows = _contradictions(
+        _pairs(tables), {video: clip.label for video, clip in _clip_facts(tables).items() if isinstance(clip.label, str)}
+    )
     for group, members in tables.kept.groupby("group_id"):
         labels = sorted(set(members["label"].dropna()))
         if len(labels) > 1:
@@ -80,6 +79,26 @@ def conflicting_labels(tables: Tables, statistics: dict[str, Any]) -> Finding | 
     return Finding("conflicting-labels", "error" if rows else "note", "; ".join(parts) + ".", (*rows, *mixed), advice)
 
 
+def _contradictions(pairs: list[tuple[str, str]], labels: dict[str, str]) -> list[str]:
+    """Clips with different labels that a pair of duplicates joins, or a chain of pairs: each such pair, and where only a chain joins two
+    labels the first clip of each."""
+    rows: dict[tuple[str, str], str] = {}
+    for a, b in pairs:
+        if a in labels and b in labels and labels[a] != labels[b]:
+            rows[a, b] = f"{a} = {b} ({labels[a]} and {labels[b]})"
+    joined = connected_components(sorted({video for pair in pairs for video in pair}), pairs)
+    for members in {id(members): set(members) for members in joined.values()}.values():
+        first: dict[str, str] = {}
+        for video in sorted(members):
+            if video in labels:
+                first.setdefault(labels[video], video)
+        here = {frozenset((labels.get(a, ""), labels.get(b, ""))) for a, b in rows if a in members}
+        for a, b in combinations(sorted(first.values()), 2):
+            if frozenset((labels[a], labels[b])) not in here:
+                rows[a, b] = f"{a} = {b} through others ({labels[a]} and {labels[b]})"
+    return [rows[pair] for pair in sorted(rows)]
+
+
 def leakage_groups(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     """Groups and patients with frames in more than one split, or in more than one fold."""
     frames = tables.frames
@@ -101,7 +120,22 @@ def leakage_groups(tables: Tables, statistics: dict[str, Any]) -> Finding | None
         "error",
         message,
         tuple(rows),
-        "Build the set anew, so that folds and splits follow its groups: any score on these is too good.",
+        "Make folds and splits anew by group with 'usdata split': any score on these is too good.",
+    )
+
+
+def leakage_videos(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
+    """Clips whose own frames stand in more than one split or fold: parts that were made frame by frame."""
+    frames = tables.frames
+    spread = frames.groupby("video_id").agg(splits=("split", "nunique"), folds=("fold", "nunique"))
+    leaking = spread[(spread["splits"] > 1) | (spread["folds"] > 1)].index
+    if leaking.empty:
+        return None
+    rows = tuple(f"{video}: {_places(members)}" for video, members in frames[frames["video_id"].isin(leaking)].groupby("video_id"))
+    clips_have = count(len(rows), "clip has", "clips have")
+    message = f"{clips_have} frames in more than one split or fold: these were made frame by frame, not by clip."
+    return Finding(
+        "leakage-videos", "error", message, rows, "Make folds and splits anew with 'usdata split': neighbours in time are alike."
     )
 
 
@@ -133,7 +167,9 @@ def leakage_duplicates(tables: Tables, statistics: dict[str, Any]) -> Finding | 
         return None
     pairs_stand = count(len(rows), "pair of clips with the same frames stands", "pairs of clips with the same frames stand")
     message = f"{pairs_stand} on two sides of a split or fold."
-    return Finding("leakage-duplicates", "error", message, tuple(rows), "Merge the groups of these clips and make the splits anew.")
+    return Finding(
+        "leakage-duplicates", "error", message, tuple(rows), "Make the splits anew with 'usdata split', which keeps such clips together."
+    )
 
 
 def too_few_groups(tables: Tables, statistics: dict[str, Any]) -> Finding | None:

@@ -23,6 +23,7 @@ from typing import Any
 
 from usdata import manifest
 from usdata.building.consensus import offered
+from usdata.building.identity import files_digest, identity, published_names, steps_digest
 from usdata.building.staging import (
     OVERWRITE,
     STEPS,
@@ -183,18 +184,21 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     refuse_occupied(out)
     listing = listed(recipe, raw)
     hashes, rows = _hash_raw(listing.rows, raw)
-    # Another secret makes other pseudonyms.
-    input_key = sha256_text(canonical_json([recipe.digest, STEP_VERSION, decoder_versions(), listing.private.mark]))
-    input_digest = sha256_text(canonical_json([input_key, sorted(hashes.items())]))
+    inputs = identity(recipe.digest, steps_digest(STEP_VERSION, decoder_versions(), listing.private.mark), files_digest(hashes))
     shown = {row.public_path: hashes[row.path] for row in rows if row.path in hashes}
     found = existing(out)
-    same = found is not None and found.get("input_digest") == input_digest
+    same = found is not None and found.get("input_digest") == inputs["input_digest"]
     if found is not None and same and is_whole(out, found):
-        return _result(out, recipe, found, [], unchanged=True, reused=0, seconds=time.monotonic() - start)
-    if out.exists() and any(out.iterdir()) and not overwrite and not (found and adds_only(found, out, input_key, shown)):
+        told = [f"it keeps the published {name}" for name in published_names(found)]
+        return _result(out, recipe, found, told, unchanged=True, reused=0, seconds=time.monotonic() - start)
+    if out.exists() and any(out.iterdir()) and not overwrite and not (found and adds_only(found, out, inputs["input_key"], shown)):
         other = "holds a data set of another recipe, other raw files or other decoders"
         raise UserError(out, "holds this data set, but files of it are missing or changed" if same else other, OVERWRITE)
 
+    published = [] if found is None else published_names(found)
+    if published and not overwrite:
+        advice = f"give another --out, or --overwrite and then 'usdata split {out.name} --published FILE --apply' again"
+        raise UserError(out, f"holds the published {published[0]}, which this build would undo", advice)
     if found is not None and (lost := sorted(answers_of(found).keys() - recipe.review.keys())):
         what = f"holds {len(lost)} answers of a review that would be lost (the first: {lost[0]})"
         raise UserError(out, what, f"save them with 'usdata review {out.name} --save answers.csv' and build with --answers answers.csv")
@@ -202,10 +206,11 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     with locked(staging):
         results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
         scans = _same_scans(rows, results, staging, run, stop) if recipe.duplicates.content else []
-        about, notes = write_tables(rows, results, hashes, recipe, staging, input_key, input_digest, listing.private.identifiers, scans)
+        about, notes = write_tables(rows, results, hashes, recipe, staging, inputs, listing.private.identifiers, scans)
         remove_strays(staging, rows, results)
         os.sync()  # before the rename says that everything is there
         put_in_place(staging, out)
+    notes += [f"the published {name} is gone: apply it again with 'usdata split {out.name} --published FILE --apply'" for name in published]
     notes += _unmatched(recipe, [row.video_id for row in rows])
     return _result(out, recipe, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
 

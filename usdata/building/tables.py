@@ -18,7 +18,7 @@ from usdata.layouts import RawVideo, assign_groups
 from usdata.privacy.identifiers import Identifiers
 from usdata.privacy.statement import statement
 from usdata.recipe import Recipe
-from usdata.splits import fold_of_groups, label_counts, split_of_groups
+from usdata.splits import fold_of_groups, independent_units, label_counts, split_of_groups
 
 
 @lru_cache(maxsize=1)
@@ -41,16 +41,18 @@ def write_tables(
     hashes: Mapping[str, tuple[str, int]],
     recipe: Recipe,
     folder: Path,
-    input_key: str,
-    input_digest: str,
+    identity: Mapping[str, str],
     identifiers: Identifiers,
     scans: Sequence[Mapping[str, Any]] = (),
 ) -> tuple[dict[str, Any], list[str]]:
-    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes."""
+    """What needs all clips: exact duplicates, groups, label indices, folds; then the four tables and, last, dataset.json. Also notes.
+
+    `identity` is what tells this build's input from another one's (`usdata.building.identity`).
+    """
     videos = [_video_row(row, results[row.video_id], hashes.get(row.path)) | _reviewed(row.video_id, recipe) for row in rows]
     _clear(videos, identifiers)
     facts = {video["video_id"]: video for video in videos}
-    frames = [
+    frames: list[dict[str, Any]] = [
         {**frame, "frame_id": f"{video_id}/{frame['frame_index']}", "video_id": video_id}
         for video_id, result in results.items()
         if facts[video_id]["status"] == "ok"
@@ -64,15 +66,17 @@ def write_tables(
     for video in videos:
         video["group_id"] = groups[video["video_id"]]
     classes = _classes(recipe, videos)
-    counts = label_counts([(groups[frame["video_id"]], facts[frame["video_id"]]["label"]) for frame in frames])
+    shared_frames = [{"video_id": frame["video_id"], "duplicate_group": duplicate_group.get(frame["frame_id"])} for frame in frames]
+    units, notes = _units(independent_units(videos, shared_frames, pairs), {groups[frame["video_id"]] for frame in frames}, recipe)
+    counts = label_counts([(units[groups[frame["video_id"]]], facts[frame["video_id"]]["label"]) for frame in frames])
     folds, splits = fold_of_groups(counts, recipe.folds), split_of_groups(counts, recipe.split)
     for frame in frames:
         video = facts[frame["video_id"]]
         shared = {key: video[key] for key in ("source", "patient_id", "group_id", "organ", "probe", "label")}
         frame |= shared | {
             "label_index": None if video["label"] is None else classes.index(video["label"]),
-            "split": splits[video["group_id"]],
-            "fold": folds[video["group_id"]],
+            "split": splits[units[video["group_id"]]],
+            "fold": folds[units[video["group_id"]]],
             "duplicate_group": duplicate_group.get(frame["frame_id"]),
         }
     excluded = [
@@ -89,8 +93,7 @@ def write_tables(
         "description": recipe.description,
         "recipe": recipe.model_dump(mode="json"),
         "recipe_digest": recipe.digest,
-        "input_key": input_key,
-        "input_digest": input_digest,
+        **identity,
         "classes": classes,
         "counts": {"found": len(videos), **{status: statuses[status] for status in manifest.STATUSES}, "frames": len(frames)},
         "duplicates": {"version": DUPLICATES_VERSION if recipe.duplicates.content else None, "pairs": len(pairs)},
@@ -99,7 +102,7 @@ def write_tables(
         "versions": {**decoder_versions(), "python": platform.python_version(), "usdata": version("usdata-uscl")},
     }
     manifest.write_about(folder, about)
-    return manifest.open_dataset(folder).about, _notes(recipe, counts, folds, splits)
+    return manifest.open_dataset(folder).about, [*notes, *_notes(recipe, counts, folds, splits)]
 
 
 def _classes(recipe: Recipe, videos: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -169,6 +172,21 @@ _NOT_DETERMINED = (
     "fov_origin", "fov_views", "overlay_share", "overlay_path", "ruler", "spacing_source", "depth_mm", "period_frames", "patient_sex",
     "patient_age", "study_year", "review", "review_reason", "reviewer", "reviewed_on", "key_frames_path", "key_frames", "key_frames_box",
 )  # fmt: skip
+
+
+def _units(units: dict[str, str], groups: set[str], recipe: Recipe) -> tuple[dict[str, str], list[str]]:
+    """What stands together in folds and splits, of the groups that have frames; and what is to be told of it.
+
+    A title card in every clip leaves nothing independent, and so no folds at all: these are made of the groups then, as they always can.
+    """
+    independent = len({units[group] for group in groups})
+    if independent == len(groups):
+        return units, []
+    if independent >= recipe.folds.count:
+        return units, [f"{len(groups)} groups stand together as {independent} in folds and splits, because clips of them share frames"]
+    told = f"{len(groups)} groups share frames and leave {independent} independent, too few for {recipe.folds.count} folds"
+    follow = "folds and splits follow group_id alone, and the audit names what stands in two"
+    return {group: group for group in units}, [f"{told}: {follow}"] if recipe.folds.count <= len(groups) else []
 
 
 def _notes(recipe: Recipe, groups: Mapping[str, object], folds: Mapping[str, int | None], splits: Mapping[str, str]) -> list[str]:

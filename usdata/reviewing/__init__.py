@@ -28,6 +28,7 @@ from pydantic import ValidationError
 
 from usdata import manifest
 from usdata.building import BuildResult, answers_of, build
+from usdata.building.identity import published_names
 from usdata.console import progress
 from usdata.errors import ReadError, UserError
 from usdata.files import write_text
@@ -232,6 +233,9 @@ def take_answers(
     """
     folder = Path(dataset)
     opened = manifest.open_dataset(folder)
+    if published := published_names(opened.about):
+        advice = f"make the recipe's own with 'usdata split {folder.name}', take the answers, and apply the published one again"
+        raise UserError(folder, f"holds the published {published[0]}, which the build with these answers would undo", advice)
     found = read_answers(answers, set(opened.videos["video_id"]))
     recipe = _recipe_of(opened)
     values = recipe.model_dump(mode="json")

@@ -46,6 +46,20 @@ def conflict_in_a_pair(planted: Planted) -> None:
     planted.duplicates = [duplicate("clinic/v00", "clinic/v01")]
 
 
+def conflict_through_a_clip_without_label(planted: Planted) -> None:
+    planted.set_video(1, label=None)
+    planted.set_video(0, group_id="clinic/p0")
+    for number in (2, 3):
+        planted.set_video(number, group_id="clinic/p0", patient_id="p0")
+    planted.duplicates = [duplicate("clinic/v00", "clinic/v01"), duplicate("clinic/v01", "clinic/v02")]
+
+
+def leak_a_video(planted: Planted) -> None:
+    for row in planted.frames:
+        if row["video_id"] == "clinic/v00" and row["frame_index"] == 2:
+            row["split"] = "test"
+
+
 def mix_labels_in_a_patient(planted: Planted) -> None:
     planted.set_video(1, label="malignant")
 
@@ -158,6 +172,13 @@ CASES: list[tuple[Callable[[Planted], None], str, str, tuple[str, ...]]] = [
         "error",
         ("clinic/v00 = clinic/v01 (benign and malignant)", "group clinic/p0: benign, malignant"),
     ),
+    (
+        conflict_through_a_clip_without_label,
+        "conflicting-labels",
+        "error",
+        ("clinic/v00 = clinic/v02 through others (benign and malignant)", "group clinic/p0: benign, malignant"),
+    ),
+    (leak_a_video, "leakage-videos", "error", ("clinic/v00: test, train, fold 0",)),
     (mix_labels_in_a_patient, "conflicting-labels", "note", ("group clinic/p0: benign, malignant",)),
     (
         leak_a_group,
@@ -198,7 +219,8 @@ CASES: list[tuple[Callable[[Planted], None], str, str, tuple[str, ...]]] = [
 ]
 # What a fault brings with it by its nature.
 COMPANIONS = {
-    "conflicting-labels": {"duplicate-clips"},
+    "conflicting-labels": {"duplicate-clips", "unlabelled"},
+    "leakage-videos": {"leakage-groups"},
     "leakage-duplicates": {"duplicate-clips"},
 }
 
