@@ -3,8 +3,10 @@
 A candidate's pictures are aligned (scale and shift, mirrored or not), then every key frame of one is compared with every one of the other
 where both show something. Two clips of one patient, or of two patients whose layers lie alike, agree in what stands still; only the same
 recording agrees in what changes as well. So a frame is found again only if its picture correlates at LIKE or more, and what is left of it
-when the clip's mean is taken away, at MOVES_LIKE or more. The clips are the same scan where enough frames of one are found in the other, in
-the same order or in the opposite one, and where the medians of both correlations together reach TOGETHER.
+when the clip's mean is taken away, at MOVES_LIKE or more. Only pairs of frames of which each is the other's best count: breathing moves the
+layers of two patients to and fro alike, and then many frames of one find the same few of the other. The clips are the same scan where the
+pairs come in order (or in the opposite one), fill the interval between the first and the last, which is enough of one clip, and where the
+medians of both correlations together reach TOGETHER.
 
 Where a side has too few frames to know what changes, or nothing changes, the pictures alone must agree, at SAME.
 """
@@ -25,10 +27,13 @@ from usdata.duplicates.key_frames import SIDE, KeyFrames
 
 LEAST_COARSE, LEAST_FINE = 0.5, 0.4  # correlation of the means, aligned
 LIKE, MOVES_LIKE, TOGETHER, SAME = 0.40, 0.35, 1.16, 0.75
+SURELY = 1.6  # both medians together, where order does not matter: a loop shows its frames more than once
 MOVES = 0.15  # length of what changes, of a frame's picture of length 1
 LEAST_FRAMES = 4  # with which a clip's mean says what stands still
-LEAST_SHARE, LEAST_FOUND = 0.3, 3  # of the frames of either clip that must be found again
-IN_ORDER, ORDERED = 0.6, 5  # share of the frames found that come in order, where there are ORDERED and more
+LEAST_FOUND = 3  # pairs of frames, or all where a clip has fewer
+LEAST_SHARE = 0.3  # of the frames of either clip that lie in the interval
+LEAST_FILLED = 0.3  # of the frames in the interval, on the side that has fewer there, that are found
+IN_ORDER = 0.7  # share of the pairs that come in order
 
 
 @dataclass(frozen=True)
@@ -38,9 +43,9 @@ class Match:
     Attributes:
         a: video_id of the one.
         b: video_id of the other.
-        score: Median correlation of the frames of the one that are found in the other, 0 to 1.
+        score: Median correlation of the frames that are found in one another, 0 to 1.
         motion: The same of what changes in them; None where that cannot be told.
-        share: Of the key frames of the clip that is found, those that are.
+        share: Of the key frames of that clip of which more is found, those between the first and the last that are found.
         flip: One is the other's mirror image.
         scale_x: Raw pixels of b to one of a, along the width.
         scale_y: Along the height.
@@ -123,57 +128,32 @@ def verified(a: KeyFrames, b: KeyFrames, *, flip: bool, placement: Placement) ->
     # One thread: sums in another order would round otherwise.
     with threadpool_limits(1):
         likeness, motion = _tables(a.pictures, pictures, placement)
-    from_a = _found(likeness, motion)
-    from_b = _found(likeness.T, None if motion is None else motion.T)
-    one = _Side(from_a, len(a.pictures))
-    other = _Side([(place_a, place_b) for place_b, place_a in from_b], len(b.pictures))
-    side = max((one, other), key=lambda each: each.share)
-    if not side.is_same:
+    rows, columns = _found(likeness, motion)
+    share = _share(rows, columns, likeness.shape)
+    if share is None:
         return None
-    rows, columns = (np.array(places) for places in zip(*side.pairs, strict=True))
     found = likeness[rows, columns]
     score = round(float(np.median(found)), 4)
     moved = None if motion is None else round(float(np.median(motion[rows, columns])), 4)
-    if moved is not None and score + moved < TOGETHER:
+    together = TOGETHER if moved is None else score + moved
+    if together < TOGETHER or (together < SURELY and not _in_order(columns)):
         return None
     top = int(found.argmax())
     scale_x, scale_y, shift_x, shift_y = _in_raw_pixels(a.box, b.box, placement, flip=flip)
-    frames = sorted((int(a.frame_index[row]), int(b.frame_index[column])) for row, column in side.pairs)
     return Match(
         a=a.video_id,
         b=b.video_id,
         score=score,
         motion=moved,
-        share=round(side.share, 4),
+        share=share,
         flip=flip,
         scale_x=scale_x,
         scale_y=scale_y,
         shift_x=shift_x,
         shift_y=shift_y,
-        frames=tuple(frames),
+        frames=tuple((int(a.frame_index[row]), int(b.frame_index[column])) for row, column in zip(rows, columns, strict=True)),
         best=(int(a.frame_index[rows[top]]), int(b.frame_index[columns[top]])),
     )
-
-
-@dataclass(frozen=True)
-class _Side:
-    """What one clip finds in the other: pairs of places (a's, b's) in the order of its own frames, and how many frames it has."""
-
-    pairs: list[tuple[int, int]]
-    frames: int
-
-    @property
-    def share(self) -> float:
-        return len(self.pairs) / self.frames
-
-    @property
-    def is_same(self) -> bool:
-        if len(self.pairs) < min(LEAST_FOUND, self.frames) or self.share < LEAST_SHARE:
-            return False
-        if len(self.pairs) < ORDERED:
-            return True
-        numbers = [column for _, column in sorted(self.pairs)]
-        return max(_rising(numbers), _rising(numbers[::-1])) >= IN_ORDER * len(numbers)
 
 
 def _tables(a: NDArray[np.uint8], b: NDArray[np.uint8], placement: Placement) -> tuple[Floats, Floats | None]:
@@ -200,13 +180,33 @@ def _units(vectors: Sequence[Floats]) -> Floats:
     return np.asarray(rows / np.maximum(np.sqrt(np.sum(rows * rows, axis=1, keepdims=True)), 1e-9), np.float32)
 
 
-def _found(likeness: Floats, motion: Floats | None) -> list[tuple[int, int]]:
-    """Of each row the column that is most alike, where it is the same."""
+def _found(likeness: Floats, motion: Floats | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Places of frames of which each is the other's best and the two are the same, by a's."""
     # What changes says better which frame it is.
-    best = (likeness if motion is None else motion + likeness).argmax(axis=1)
+    together = likeness if motion is None else likeness + motion
+    best = together.argmax(axis=1)
     rows = np.arange(len(likeness))
-    same = likeness[rows, best] >= SAME if motion is None else (likeness[rows, best] >= LIKE) & (motion[rows, best] >= MOVES_LIKE)
-    return [(int(row), int(best[row])) for row in np.flatnonzero(same)]
+    mutual = together.argmax(axis=0)[best] == rows
+    like = likeness[rows, best]
+    same = like >= SAME if motion is None else (like >= LIKE) & (motion[rows, best] >= MOVES_LIKE)
+    found = np.flatnonzero(mutual & same)
+    return found, best[found]
+
+
+def _share(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, ...]) -> float | None:
+    """Share of that clip of which most lies in the interval that is found; None where the pairs are too few or too loose."""
+    if len(rows) < min(LEAST_FOUND, *shape):
+        return None
+    spans = [int(np.ptp(places)) + 1 for places in (rows, columns)]
+    share = max(span / frames for span, frames in zip(spans, shape, strict=True))
+    if share < LEAST_SHARE or len(rows) < LEAST_FILLED * min(spans):
+        return None
+    return round(share, 4)
+
+
+def _in_order(columns: NDArray[np.intp]) -> bool:
+    numbers = [int(column) for column in columns]
+    return max(_rising(numbers), _rising(numbers[::-1])) >= IN_ORDER * len(numbers)
 
 
 def _in_raw_pixels(
