@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -103,3 +104,19 @@ def test_the_search_can_be_left_out(raw: Path, tmp_path: Path) -> None:
 def test_equal_bytes_whatever_the_workers(raw: Path, built: manifest.DataSet, tmp_path: Path) -> None:
     again = build(recipe(), raw=raw, out=tmp_path / "set", workers=1)
     assert again.digest == built.digest
+
+
+def test_an_audit_renews_what_an_older_version_searched(built: manifest.DataSet, raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(built.folder, tmp_path / "set")
+    old = tmp_path / "set"
+    manifest.write_table(
+        old, manifest.DUPLICATES, manifest.table_from_rows(manifest.DUPLICATES, []), recipe_digest=built.about["recipe_digest"]
+    )
+    manifest.write_about(old, dict(built.about) | {"duplicates": {"version": 0, "pairs": 0}})
+    found = {finding.id for finding in audit(old).findings}
+    assert "conflicting-labels" in found
+    assert (old / manifest.DUPLICATES).read_bytes() == (built.folder / manifest.DUPLICATES).read_bytes()
+    assert manifest.open_dataset(old).digest == built.digest
+    assert manifest.open_dataset(old).about == built.about
+    assert build(recipe(), raw=raw, out=old).unchanged
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
