@@ -203,15 +203,16 @@ DUPLICATES_SCHEMA = _schema(
         "kind",
         pa.string(),
         "the strongest that holds: file (equal bytes), packets (equal coded pictures), luma (all decoded gray frames equal), pixels "
-        "(equal stored frames), or content (verified by laying frames on one another)",
+        "(equal stored frames), content (a copy, verified by laying frames on one another), or view (no copy: the probe in one place at "
+        "another moment)",
     ),
     (
         "score",
         pa.float64(),
-        "pixels: share of the shorter clip's kept frames that stand in the other; content: median correlation of the frames that are "
-        "found; 1 for the other kinds",
+        "pixels: share of the shorter clip's kept frames that stand in the other; content and view: median correlation of the frames that "
+        "are found; 1 for the other kinds",
     ),
-    ("motion?", pa.float64(), "content: the same of what changes from frame to frame; null where that cannot be told"),
+    ("motion?", pa.float64(), "content and view: the same of what changes from frame to frame; null where that cannot be told"),
     ("scale", pa.float64(), "along the width: raw pixels of b to one of a"),
     ("scale_y", pa.float64(), "along the height"),
     ("shift_x", pa.float64(), "raw pixels: x in b = scale * x in a + shift_x; mirrored: x in b = shift_x - scale * x in a"),

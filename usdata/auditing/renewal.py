@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from usdata import manifest
 from usdata.console import say
+from usdata.duplicates.content import CONTENT_KINDS
 from usdata.duplicates.exact import with_content
 from usdata.duplicates.search import VERSION, Clips, rows_of, same_scans
 from usdata.engines import runner
@@ -21,7 +22,7 @@ def with_new_duplicates(dataset: manifest.DataSet) -> manifest.DataSet:
     before = manifest.read_table(dataset.folder, manifest.DUPLICATES).to_pylist()
     videos = [row for row in manifest.read_table(dataset.folder, manifest.VIDEOS).to_pylist() if row["status"] == "ok"]
     found = same_scans(Clips.of(dataset.folder, videos), None, runner("local", None))
-    pairs = with_content([row for row in before if row["kind"] != "content"], rows_of(found))
+    pairs = with_content([row for row in before if row["kind"] not in CONTENT_KINDS], rows_of(found))
     about = dict(dataset.about) | {"duplicates": {"version": VERSION, "pairs": len(pairs)}}
     table = manifest.table_from_rows(manifest.DUPLICATES, pairs)
     with staged(dataset.folder) as staging:

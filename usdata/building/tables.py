@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from usdata import manifest
+from usdata.duplicates.content import CONTENT_KINDS
 from usdata.duplicates.exact import WHOLE_CLIP_KINDS, exact_duplicates, with_content
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.errors import UserError
@@ -60,7 +61,7 @@ def write_tables(
     ]
     exact, duplicate_group = exact_duplicates(videos, frames)
     pairs = with_content(exact, scans)
-    sure = {*WHOLE_CLIP_KINDS, "content"}
+    sure = {*WHOLE_CLIP_KINDS, *CONTENT_KINDS}
     same_scan = [pair for pair in pairs if pair["kind"] in sure or pair["score"] >= recipe.duplicates.join_score]
     groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in same_scan])
     for video in videos:

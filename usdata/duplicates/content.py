@@ -5,17 +5,20 @@ where both show something. Two clips of one patient, or of two patients whose la
 recording agrees in what changes as well. So a frame is found again only if its picture correlates at LIKE or more, and what is left of it
 when the clip's mean is taken away, at MOVES_LIKE or more. Only pairs of frames of which each is the other's best count: breathing moves the
 layers of two patients to and fro alike, and then many frames of one find the same few of the other. The clips are the same scan where the
-pairs come in order (or in the opposite one), fill the interval between the first and the last, which is enough of one clip, and where the
-medians of both correlations together reach TOGETHER.
+pairs are enough, fill the interval between the first and the last, which is enough of one clip, where time runs evenly from pair to pair
+(forwards or backwards), and where the medians of both correlations together reach TOGETHER.
 
 Where a side has too few frames to know what changes, or nothing changes, the pictures alone must agree, at SAME.
+
+Two clips that agree in nothing that moves, but in what stands still at VIEW and more, are no copies: they are two moments of one recording,
+or of one exam with the probe in one place. They are told apart from copies (kind "view") and belong together like these.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +28,17 @@ from usdata.duplicates.alignment import AROUND, Placement, align_coarsely, align
 from usdata.duplicates.descriptors import CELLS, Floats, band
 from usdata.duplicates.key_frames import SIDE, KeyFrames
 
+CONTENT_KINDS = ("content", "view")
+
 LEAST_COARSE, LEAST_FINE = 0.5, 0.4  # correlation of the means, aligned
-LIKE, MOVES_LIKE, TOGETHER, SAME = 0.40, 0.35, 1.16, 0.75
-SURELY = 1.6  # both medians together, where order does not matter: a loop shows its frames more than once
+LIKE, MOVES_LIKE, TOGETHER, SAME, VIEW = 0.40, 0.35, 1.16, 0.75, 0.82
+SURELY = 1.6  # both medians together, where time need not run evenly: a loop shows its frames more than once
 MOVES = 0.15  # length of what changes, of a frame's picture of length 1
 LEAST_FRAMES = 4  # with which a clip's mean says what stands still
-LEAST_FOUND = 3  # pairs of frames, or all where a clip has fewer
+LEAST_FOUND, HALF_OF = 6, 12  # pairs of frames; of a clip of fewer than HALF_OF frames half, of three and fewer all
 LEAST_SHARE = 0.3  # of the frames of either clip that lie in the interval
-LEAST_FILLED = 0.3  # of the frames in the interval, on the side that has fewer there, that are found
-IN_ORDER = 0.7  # share of the pairs that come in order
+LEAST_FILLED = 0.5  # of the frames in the interval, on the side that has fewer there, that are found
+EVENLY, NEAR = 0.7, 1.5  # share of the pairs that lie on one line of time, and how near to it, in steps between key frames
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Match:
     Attributes:
         a: video_id of the one.
         b: video_id of the other.
+        kind: content (a copy), or view (the probe in the same place, at another moment).
         score: Median correlation of the frames that are found in one another, 0 to 1.
         motion: The same of what changes in them; None where that cannot be told.
         share: Of the key frames of that clip of which more is found, those between the first and the last that are found.
@@ -57,6 +63,7 @@ class Match:
 
     a: str
     b: str
+    kind: Literal["content", "view"]
     score: float
     motion: float | None
     share: float
@@ -128,23 +135,22 @@ def verified(a: KeyFrames, b: KeyFrames, *, flip: bool, placement: Placement) ->
     # One thread: sums in another order would round otherwise.
     with threadpool_limits(1):
         likeness, motion = _tables(a.pictures, pictures, placement)
-    rows, columns = _found(likeness, motion)
-    share = _share(rows, columns, likeness.shape)
-    if share is None:
+    kind: Literal["content", "view"] = "content"
+    same = _copied(likeness, motion, a.frame_index, b.frame_index)
+    if same is None:
+        kind, same = "view", _viewed(likeness, motion)
+    if same is None:
         return None
+    rows, columns, share = same
     found = likeness[rows, columns]
-    score = round(float(np.median(found)), 4)
-    moved = None if motion is None else round(float(np.median(motion[rows, columns])), 4)
-    together = TOGETHER if moved is None else score + moved
-    if together < TOGETHER or (together < SURELY and not _in_order(columns)):
-        return None
     top = int(found.argmax())
     scale_x, scale_y, shift_x, shift_y = _in_raw_pixels(a.box, b.box, placement, flip=flip)
     return Match(
         a=a.video_id,
         b=b.video_id,
-        score=score,
-        motion=moved,
+        kind=kind,
+        score=_median(found),
+        motion=None if motion is None else _median(motion[rows, columns]),
         share=share,
         flip=flip,
         scale_x=scale_x,
@@ -154,6 +160,39 @@ def verified(a: KeyFrames, b: KeyFrames, *, flip: bool, placement: Placement) ->
         frames=tuple((int(a.frame_index[row]), int(b.frame_index[column])) for row, column in zip(rows, columns, strict=True)),
         best=(int(a.frame_index[rows[top]]), int(b.frame_index[columns[top]])),
     )
+
+
+Found = tuple[NDArray[np.intp], NDArray[np.intp], float]
+
+
+def _copied(likeness: Floats, motion: Floats | None, index_a: NDArray[np.int64], index_b: NDArray[np.int64]) -> Found | None:
+    """Places of the frames by which one clip is a copy of the other, and the share of it; None where it is none."""
+    rows, columns = _found(likeness, motion)
+    share = _share(rows, columns, likeness.shape)
+    if share is None:
+        return None
+    together = TOGETHER if motion is None else _median(likeness[rows, columns]) + _median(motion[rows, columns])
+    if together < TOGETHER or (together < SURELY and not _evenly(index_a, index_b, rows, columns)):
+        return None
+    return rows, columns, share
+
+
+def _viewed(likeness: Floats, motion: Floats | None) -> Found | None:
+    """Places of the frames of that clip which finds more, each with its best; None where they do not show one place."""
+    if motion is None:
+        return None
+    of_a, of_b = _median(likeness.max(axis=1)), _median(likeness.max(axis=0))
+    if max(of_a, of_b) < VIEW:
+        return None
+    if of_a >= of_b:
+        return np.arange(len(likeness)), likeness.argmax(axis=1), 1.0
+    rows, columns = likeness.argmax(axis=0), np.arange(likeness.shape[1])
+    order = np.lexsort((columns, rows))
+    return rows[order], columns[order], 1.0
+
+
+def _median(values: Floats) -> float:
+    return round(float(np.median(values)), 4)
 
 
 def _tables(a: NDArray[np.uint8], b: NDArray[np.uint8], placement: Placement) -> tuple[Floats, Floats | None]:
@@ -196,7 +235,8 @@ def _found(likeness: Floats, motion: Floats | None) -> tuple[NDArray[np.intp], N
 
 def _share(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, ...]) -> float | None:
     """Share of that clip of which most lies in the interval that is found; None where the pairs are too few or too loose."""
-    if len(rows) < min(LEAST_FOUND, *shape):
+    frames = min(shape)
+    if len(rows) < (LEAST_FOUND if frames >= HALF_OF else max(frames // 2, min(frames, 3))):
         return None
     spans = [int(np.ptp(places)) + 1 for places in (rows, columns)]
     share = max(span / frames for span, frames in zip(spans, shape, strict=True))
@@ -205,9 +245,20 @@ def _share(rows: NDArray[np.intp], columns: NDArray[np.intp], shape: tuple[int, 
     return round(share, 4)
 
 
-def _in_order(columns: NDArray[np.intp]) -> bool:
-    numbers = [int(column) for column in columns]
-    return max(_rising(numbers), _rising(numbers[::-1])) >= IN_ORDER * len(numbers)
+def _evenly(index_a: NDArray[np.int64], index_b: NDArray[np.int64], rows: NDArray[np.intp], columns: NDArray[np.intp]) -> bool:
+    """Whether most pairs lie on one line, b's frame_index over a's: another rate changes its slope, a part of a clip its start.
+
+    The line is that of Theil and Sen: the median of the slopes between all pairs, then the median of what is left.
+    """
+    if len(rows) < 2:
+        return True
+    x, y = index_a[rows].astype(float), index_b[columns].astype(float)
+    one, other = np.triu_indices(len(x), 1)
+    slope = float(np.median((y[other] - y[one]) / (x[other] - x[one])))
+    off = y - slope * x
+    steps = [float(np.median(np.diff(index))) if len(index) > 1 else 1.0 for index in (index_a, index_b)]
+    near = np.abs(off - np.median(off)) <= NEAR * max(steps[1], abs(slope) * steps[0])
+    return bool(np.count_nonzero(near) >= EVENLY * len(x))
 
 
 def _in_raw_pixels(
@@ -222,12 +273,3 @@ def _in_raw_pixels(
         left = left_b + width_b - placement.x * width_b + left_a * scale_x
     top = top_b + placement.y * height_b - top_a * scale_y
     return round(scale_x, 4), round(scale_y, 4), round(left, 2), round(top, 2)
-
-
-def _rising(numbers: Sequence[int]) -> int:
-    """Length of the longest run of numbers, not all neighbours, of which none is less than the one before (Fredman 1975)."""
-    ends: list[int] = []
-    for number in numbers:
-        place = bisect_left(ends, number + 1)
-        ends[place : place + 1] = [number]
-    return len(ends)

@@ -152,7 +152,7 @@ def rows_of(matches: Sequence[Match]) -> Iterator[dict[str, Any]]:
         yield {
             "video_id_a": match.a,
             "video_id_b": match.b,
-            "kind": "content",
+            "kind": match.kind,
             "score": match.score,
             "motion": match.motion,
             "scale": match.scale_x,

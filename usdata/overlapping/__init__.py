@@ -165,7 +165,7 @@ def _exact(first: Side, second: Side) -> list[Pair]:
 def _by_content(match: Match, first: Side, second: Side) -> Pair:
     scale, shift = (match.scale_x, match.scale_y), (match.shift_x, match.shift_y)
     facts = _facts(first.facts[match.a], second.facts[match.b])
-    return Pair(match.a, match.b, "content", match.score, match.motion, match.flip, scale, shift, match.frames, **facts)
+    return Pair(match.a, match.b, match.kind, match.score, match.motion, match.flip, scale, shift, match.frames, **facts)
 
 
 def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:

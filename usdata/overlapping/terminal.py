@@ -26,7 +26,7 @@ def print_overlap(result: OverlapResult) -> None:
         print(f"the catalogue: {sentence}")
     ordered = sorted(result.pairs, key=lambda pair: (pair.same_label is not False, -pair.score, pair.a, pair.b))
     for pair in ordered[:MOST_SHOWN]:
-        told = f"{pair.score:.2f}" if pair.kind == "content" else f"equal {pair.kind}"
+        told = {"content": f"{pair.score:.2f}", "view": f"{pair.score:.2f}, another moment"}.get(pair.kind, f"equal {pair.kind}")
         if pair.motion is not None:
             told += f", what moves {pair.motion:.2f}"
         if pair.flip:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.usdata.duplicates.scans import key_frames, scan
 from usdata.duplicates.candidates import candidates
-from usdata.duplicates.content import Match, _rising, coarse_match, verified
+from usdata.duplicates.content import Match, _evenly, coarse_match, verified
 from usdata.duplicates.descriptors import describe
 from usdata.duplicates.key_frames import KeyFrames
 
@@ -86,7 +86,7 @@ def test_what_stands_still_alone_does_not_make_them_the_same() -> None:
 
 
 def test_layers_that_rise_and_fall_alike_do_not_either() -> None:
-    """Breathing: each clip has few phases, which look like those of the other, and many frames find the same few."""
+    """Breathing: each clip has few phases, which look like those of the other, and many frames find the same few: a view, no copy."""
     still, phases = scan(3, 1)[0].astype(float), scan(4, 8).astype(float) - 80
     rng = np.random.default_rng(0)
     first, second = (
@@ -98,7 +98,8 @@ def test_layers_that_rise_and_fall_alike_do_not_either() -> None:
         ).astype(np.uint8)
         for speed, start in ((0.3, 0.0), (0.41, 2.0))
     )
-    assert compared(key_frames("a", first), key_frames("b", second)) is None
+    match = compared(key_frames("a", first), key_frames("b", second))
+    assert match is None or match.kind == "view"
 
 
 def test_scale_shift_and_interval_are_those_that_were_planted() -> None:
@@ -147,6 +148,28 @@ def test_a_frozen_clip_is_compared_by_its_picture() -> None:
     assert compared(key_frames("a", frozen), key_frames("b", np.repeat(scan(10, 1), 12, axis=0))) is None
 
 
-@pytest.mark.parametrize(("numbers", "length"), [([], 0), ([3], 1), ([1, 1, 1], 3), ([3, 2, 1], 1), ([0, 4, 1, 2, 3, 9, 5], 5)])
-def test_the_longest_rising_run(numbers: list[int], length: int) -> None:
-    assert _rising(numbers) == length
+def test_time_must_run_evenly() -> None:
+    index = np.arange(0, 60, 2)
+    places = np.arange(30)
+    assert _evenly(index, index * 2 + 7, places, places), "another rate"
+    assert _evenly(index, index, places, places[::-1]), "backwards"
+    rough = np.sort(np.random.default_rng(0).permutation(30)[:12])
+    assert _evenly(index, index, rough, np.clip(rough + np.tile([0, 1, -1], 4), 0, 29)), "a frame beside"
+    for seed in range(20):
+        shuffled = np.random.default_rng(seed).permutation(30)
+        assert not _evenly(index, index, places, shuffled)
+    assert _evenly(index, index, places[:1], places[5:6])
+
+
+def test_the_same_place_at_another_moment_is_a_view_and_no_copy() -> None:
+    """Parts of one recording that share no frame, where little moves."""
+    pictures = scan(11, 48).astype(float)
+    mean = pictures.mean(axis=0)
+    calm = np.clip(mean + 0.45 * (pictures - mean), 0, 255).astype(np.uint8)
+    match = compared(key_frames("a", calm[:20]), key_frames("b", calm[28:]))
+    assert match is not None
+    assert match.kind == "view"
+    assert match.score > 0.82
+    again = compared(key_frames("a", calm[:20]), key_frames("b", calm[4:28]))
+    assert again is not None
+    assert again.kind == "content"
