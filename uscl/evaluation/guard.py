@@ -22,7 +22,6 @@ from uscl.trained_on import Known, known
 from usdata.duplicates.guard import SAME_SCAN, Seen, seen_clips
 from usdata.duplicates.record import Record, open_record, write_record
 from usdata.errors import UserError, nearest
-from usdata.files import sha256_file
 from usdata.manifest import DataSet, open_dataset
 
 NAMED_CLIPS = 3
@@ -39,6 +38,7 @@ class Overlap:
         trained_clips: Clips that they are known to be trained on.
         pretraining_sets: Names and digests of the data sets that the user named as theirs.
         seen: The clips that are not new.
+        labels_used: Those of them of which the label was trained on too.
         handling: "allowed" or "left out"; None where there is nothing to handle.
     """
 
@@ -48,6 +48,7 @@ class Overlap:
     trained_clips: int
     pretraining_sets: list[dict[str, str]]
     seen: list[Seen]
+    labels_used: int
     handling: str | None
 
     def told(self) -> str:
@@ -94,8 +95,7 @@ class Guarded:
         notes = []
         for each in self.overlaps:
             if each.handling == "allowed":
-                labels = sum(seen.labels_used for seen in each.seen)
-                also = f"; of {labels} the label was trained on too" if labels else ""
+                also = f"; of {each.labels_used} the label was trained on too" if each.labels_used else ""
                 count = f"{len(each.seen)} of {self.clips} clips are not new to it"
                 notes.append(f"Figures of {each.name} are optimistic: {count} ({each.told()}{also}).")
             if each.level == "unknown":
@@ -150,22 +150,31 @@ def guard(
     knowledge = {name: known(word, provenance[name]) for name, word in weights.items()}
     named = _named_sets(pretraining_sets, knowledge)
     overlaps = []
-    answers: dict[str, list[Seen]] = {}
+    answers: dict[tuple[Any, ...], list[Seen]] = {}
     for name, what in knowledge.items():
         with TemporaryDirectory(prefix="uscl-guard-") as place:
             sets = named[name] or _own_set(dataset, what, provenance[name])
             what = _with_sets(what, sets, provenance[name], Path(place))
             record = _as_record(what, Path(place) / "digests.parquet")
+            rows = [] if record is None else record.rows
             seen: list[Seen] = []
             if record is not None:
-                digest = sha256_file(record.path)
-                if digest not in answers:  # runs that were trained on the same clips are asked once
-                    answers[digest] = seen_clips(record, dataset, video_ids)
-                seen = answers[digest]
-            handling = None if not seen else "allowed" if name in allow_overlap else "left out" if without_overlap else "refused"
-            told_sets = [{"name": each.name, "digest": each.digest} for each in named[name]]
-            count = len(record.rows) if record is not None else 0
-            overlaps.append(Overlap(name, what.level, what.whole, count, told_sets, seen, handling))
+                # Runs that were trained on the same clips are asked once.
+                same = tuple((row["dataset_digest"], row["video_id"], row["sha256"]) for row in rows)
+                seen = answers[same] if same in answers else seen_clips(record, dataset, video_ids)
+                answers[same] = seen
+        overlaps.append(
+            Overlap(
+                name=name,
+                level=what.level,
+                whole=what.whole,
+                trained_clips=len(rows),
+                pretraining_sets=[{"name": each.name, "digest": each.digest} for each in named[name]],
+                seen=seen,
+                labels_used=sum(rows[each.place]["labels_used"] for each in seen if each.kind in SAME_SCAN),
+                handling=None if not seen else "allowed" if name in allow_overlap else "left out" if without_overlap else "refused",
+            )
+        )
     _refuse(dataset, overlaps, len(video_ids))
     seen_ids = {seen.video_id for each in overlaps if each.handling == "left out" for seen in each.seen}
     left_out = np.isin(groups, groups[frames["video_id"].isin(seen_ids).to_numpy()])

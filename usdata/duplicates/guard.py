@@ -36,7 +36,7 @@ class Seen:
         score: As in duplicates.parquet; 1 for a patient or a group.
         trained_on: video_id of the clip that was trained on; None where only its file's digest is known.
         trained_in: Name of the data set that it was taken from; None likewise.
-        labels_used: Whether that clip's label was trained on too.
+        place: Of that clip in the record's rows.
     """
 
     video_id: str
@@ -44,7 +44,7 @@ class Seen:
     score: float
     trained_on: str | None
     trained_in: str | None
-    labels_used: bool
+    place: int
 
 
 def seen_clips(record: Record, dataset: DataSet, video_ids: Collection[str], *, workers: int | None = None) -> list[Seen]:
@@ -80,29 +80,34 @@ def _keep(found: dict[str, Seen], more: Sequence[Seen]) -> None:
             found[seen.video_id] = seen
 
 
-def _strength(seen: Seen) -> tuple[int, float, str]:
-    return KINDS.index(seen.kind), -seen.score, seen.trained_on or ""
+def _strength(seen: Seen) -> tuple[int, float, int]:
+    return KINDS.index(seen.kind), -seen.score, seen.place
 
 
-def _seen(video_id: str, kind: str, score: float, row: Mapping[str, Any]) -> Seen:
-    return Seen(video_id, kind, score, row["video_id"], row["dataset_name"], row["labels_used"])
+def _seen(video_id: str, kind: str, score: float, rows: Sequence[Mapping[str, Any]], place: int) -> Seen:
+    return Seen(video_id, kind, score, rows[place]["video_id"], rows[place]["dataset_name"], place)
 
 
 def _exact(rows: Sequence[Mapping[str, Any]], videos: Sequence[Mapping[str, Any]], frames: Sequence[Mapping[str, Any]]) -> list[Seen]:
     """Equal files, coded pictures, luma, stored frames."""
     # Marks keep the two sides apart; "0" sorts before "1", so a pair names the trained clip first.
-    places = {f"0 {place:09d}": row for place, row in enumerate(rows)}
-    both = [{**row, "video_id": name, "status": "ok"} for name, row in places.items()]
+    both = [{**row, "video_id": f"0 {place:09d}", "status": "ok"} for place, row in enumerate(rows)]
     both += [{**row, "video_id": f"1 {row['video_id']}"} for row in videos]
     pictures = [
-        {"frame_id": f"{name} {index}", "video_id": name, "frame_index": index, "pixel_sha256": digest, "quality_std": 1.0}
-        for name, row in places.items()
+        {
+            "frame_id": f"0 {place:09d} {index}",
+            "video_id": f"0 {place:09d}",
+            "frame_index": index,
+            "pixel_sha256": digest,
+            "quality_std": 1.0,
+        }
+        for place, row in enumerate(rows)
         for index, digest in enumerate(row["pixel_sha256"])
     ]
     pictures += [{**frame, "frame_id": f"1 {frame['frame_id']}", "video_id": f"1 {frame['video_id']}"} for frame in frames]
     pairs, _ = exact_duplicates(both, pictures)
     return [
-        _seen(pair["video_id_b"][2:], pair["kind"], pair["score"], places[pair["video_id_a"]])
+        _seen(pair["video_id_b"][2:], pair["kind"], pair["score"], rows, int(pair["video_id_a"][2:]))
         for pair in pairs
         if pair["video_id_a"][0] == "0" and pair["video_id_b"][0] == "1"
     ]
@@ -117,14 +122,14 @@ def _by_content(record: Record, folder: Path, videos: Sequence[Mapping[str, Any]
     with TemporaryDirectory(prefix="usdata-guard-") as place:
         trained = record.unpack(Path(place))
         matches = same_scans(trained, evaluated, runner("local", workers), hinted=bool(known_overlaps(*sources)))
-    return [_seen(match.b, "content", match.score, record.rows[int(match.a)]) for match in matches]
+    return [_seen(match.b, "content", match.score, record.rows, int(match.a)) for match in matches]
 
 
 def _by_name(rows: Sequence[Mapping[str, Any]], videos: Sequence[Mapping[str, Any]], kind: str, column: str) -> list[Seen]:
     """The same patient or group of the same source."""
-    known: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in rows:
+    known: dict[tuple[str, str], int] = {}
+    for place, row in enumerate(rows):
         if row["source"] is not None and row[column] is not None:
-            known.setdefault((row["source"], row[column]), row)
+            known.setdefault((row["source"], row[column]), place)
     keys = {row["video_id"]: (row["source"], row[column]) for row in videos if row[column] is not None}
-    return [_seen(video_id, kind, 1.0, known[key]) for video_id, key in keys.items() if key in known]
+    return [_seen(video_id, kind, 1.0, rows, known[key]) for video_id, key in keys.items() if key in known]
