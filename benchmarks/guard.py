@@ -2,12 +2,13 @@
 
     python benchmarks/guard.py PRETRAINING_SET TEST_SET
 
-Prints the record's size, the seconds of writing it and of comparing it with every clip of the other set, and what was found.
+Prints the record's size, the seconds of writing it and of comparing it with every clip of the other set, CPU time, and what was found.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import time
 from collections import Counter
 from pathlib import Path
@@ -35,12 +36,18 @@ def main() -> None:
         compared = time.perf_counter()
         size = path.stat().st_size
     clips = len(record.rows)
-    print(
-        f"record of {trained.name}: {clips:,} clips, {size / 1e6:.1f} MB, {size / clips / 1e3:.0f} kB a clip, written in {written - began:.1f} s"
-    )
-    print(f"compared with the {tested.frames['video_id'].nunique():,} clips of {tested.name} in {compared - written:.1f} s")
+    told = f"{clips:,} clips, {size / 1e6:.1f} MB, {size / clips / 1e3:.0f} kB a clip"
+    print(f"record of {trained.name}: {told}, written in {written - began:.1f} s")
+    tested_clips = tested.frames["video_id"].nunique()
+    print(f"compared with the {tested_clips:,} clips of {tested.name} in {compared - written:.1f} s; {cpu_s():.0f} s of CPU altogether")
     kinds = Counter(each.kind for each in seen)
     print(f"not new: {len(seen)}" + "".join(f", {count} by {kind}" for kind, count in sorted(kinds.items())))
+
+
+def cpu_s() -> float:
+    """CPU time of this process and its workers that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 
 
 if __name__ == "__main__":

@@ -73,12 +73,12 @@ RUN = """\
 ## trained_on.parquet
 
 Version {version}. A row a clip that is trained on, then those that the starting weights were trained on (`--init-from`), through any chain
-of runs. It is written once, before the first step, at once or not at all; equal data sets and settings give equal bytes, and a resume leaves
-it as it is. Its metadata say `usdata.record_whole` = `no` where the chain starts from weights of which it is not known what they were
-trained on.
+of runs. It is written once, before the first step, at once or not at all; equal data sets and settings give equal bytes, and a resume
+leaves it as it is. Its metadata say `usdata.record_whole` = `no` where the chain starts from weights of which it is not known what they
+were trained on.
 
-**It holds small pictures of patients** (key frames of 64 x 64 pixels) and their pseudonyms. Nothing of it is in `export/`, whose file has the
-sha256 of the raw clips alone. It may go where the data set may go, and nowhere else; a run that is handed on goes without it.
+**It holds small pictures of patients** (key frames of 64 x 64 pixels) and their pseudonyms. Nothing of it is in `export/`, whose file has
+the sha256 of the raw clips alone. It may go where the data set may go, and nowhere else; a run that is handed on goes without it.
 
 | column | type | null | meaning |
 |---|---|---|---|
