@@ -93,6 +93,8 @@ def _exact(rows: Sequence[Mapping[str, Any]], videos: Sequence[Mapping[str, Any]
     # Marks keep the two sides apart; "0" sorts before "1", so a pair names the trained clip first.
     both = [{**row, "video_id": f"0 {place:09d}", "status": "ok"} for place, row in enumerate(rows)]
     both += [{**row, "video_id": f"1 {row['video_id']}"} for row in videos]
+    # Of what was trained on only the clips that share a picture: a large record has millions of frames.
+    wanted = {frame["pixel_sha256"] for frame in frames}
     pictures = [
         {
             "frame_id": f"0 {place:09d} {index}",
@@ -102,6 +104,7 @@ def _exact(rows: Sequence[Mapping[str, Any]], videos: Sequence[Mapping[str, Any]
             "quality_std": 1.0,
         }
         for place, row in enumerate(rows)
+        if not wanted.isdisjoint(row["pixel_sha256"])
         for index, digest in enumerate(row["pixel_sha256"])
     ]
     pictures += [{**frame, "frame_id": f"1 {frame['frame_id']}", "video_id": f"1 {frame['video_id']}"} for frame in frames]

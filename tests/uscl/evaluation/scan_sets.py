@@ -41,7 +41,7 @@ def build_scans(folder: Path, name: str, clips: Mapping[str, tuple[Pictures | Pa
     Args:
         folder: For the raw clips and the set.
         name: Of the set.
-        clips: File name to pictures (or a file to be copied), patient and label; empty: not known.
+        clips: File name (.mkv: without loss) to pictures (or a file to be copied), patient and label; empty: not known.
         source: Name of the source; None: the set's.
     """
     raw = folder / name
@@ -50,7 +50,7 @@ def build_scans(folder: Path, name: str, clips: Mapping[str, tuple[Pictures | Pa
             raw.mkdir(parents=True, exist_ok=True)
             (raw / clip).write_bytes(pictures.read_bytes())
         else:
-            write_video(raw / clip, list(pictures))
+            write_video(raw / clip, list(pictures), codec="ffv1" if clip.endswith(".mkv") else "libx264")
     (raw / "t.csv").write_text(
         "path,patient,label\n" + "".join(f"{clip},{patient},{label}\n" for clip, (_, patient, label) in clips.items())
     )

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import av
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,7 +31,8 @@ def remux(source: Path, target: Path) -> Path:
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataSet, DataSet]:
     folder = tmp_path_factory.mktemp("sets")
-    trained = build_scans(folder, "trained", {f"{seed}.mp4": (tissue(seed), f"p{seed}", "") for seed in range(6)})
+    scans = {f"{seed}.mp4": (tissue(seed), f"p{seed}", "") for seed in range(6)} | {"6.mkv": (tissue(6), "p6", "")}
+    trained = build_scans(folder, "trained", scans)
     raw = folder / "trained"
     clips = {
         "file.mp4": (raw / "0.mp4", "q0", ""),
@@ -38,6 +40,7 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataSet, DataSet]:
         "small.mp4": (smaller_and_brighter(tissue(2)), "q2", ""),
         "crop.mp4": (cropped(tissue(3)), "q3", ""),
         "mirror.mp4": (tissue(4)[:, :, ::-1].copy(), "q4", ""),
+        "later.mkv": (np.concatenate([tissue(71)[:5], tissue(6)[5:]]), "q7", ""),
         "stranger.mp4": (tissue(70), "p0", ""),
         "dark.mp4": (tissue(5) // 9 + 10, "q6", ""),
     }
@@ -54,10 +57,13 @@ def test_every_planted_copy_is_recognised_and_no_stranger(sets: tuple[DataSet, D
     write_record(tmp_path / "r.parquet", trained, video_ids(trained))
     found = {each.video_id: each for each in seen_clips(open_record(tmp_path / "r.parquet"), tested, video_ids(tested), workers=1)}
     planted = {"file_mp4": ("file", 0), "packets_mkv": ("packets", 1), "small_mp4": ("content", 2), "crop_mp4": ("content", 3)}
-    planted["mirror_mp4"] = ("content", 4)
+    planted |= {"mirror_mp4": ("content", 4), "later_mkv": ("pixels", 6)}
     assert {name: (each.kind, each.trained_on) for name, each in found.items()} == {
-        f"tested/{name}": (kind, f"trained/{seed}_mp4") for name, (kind, seed) in planted.items()
+        f"tested/{name}": (kind, f"trained/{seed}_mkv" if seed == 6 else f"trained/{seed}_mp4") for name, (kind, seed) in planted.items()
     }
+    stored = tested.frames.loc[tested.frames["video_id"] == "tested/later_mkv", "frame_index"]
+    assert 0 < (stored < 5).mean() < 1
+    assert found["tested/later_mkv"].score == pytest.approx((stored >= 5).mean()), "its first five frames are another scan's"
     assert all(0.4 < each.score <= 1 for each in found.values())
     assert {each.trained_in for each in found.values()} == {"trained"}
     few = seen_clips(open_record(tmp_path / "r.parquet"), tested, {"tested/stranger_mp4", "tested/crop_mp4"}, workers=1)
@@ -79,7 +85,7 @@ def test_a_record_holds_the_clips_once_and_is_equal_for_equal_arguments(sets: tu
     first = open_record(tmp_path / "first.parquet")
     assert [row["video_id"] for row in first.rows] == [*sorted(video_ids(trained)), None]
     assert first.rows[-1]["sha256"] == "f" * 64
-    assert [row["labels_used"] for row in first.rows] == [True, *[False] * 6]
+    assert [row["labels_used"] for row in first.rows] == [True, *[False] * 7]
     table = pq.read_table(tmp_path / "first.parquet")
     assert table.schema.names == RECORD_SCHEMA.names
     strip = trained.folder / trained.videos.set_index("video_id").loc["trained/0_mp4", "key_frames_path"]
