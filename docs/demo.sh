@@ -7,11 +7,19 @@ rm -rf "$DEMO/raw" "$DEMO/set" "$DEMO/run" "$DEMO/evaluation"
 
 step() { printf '\n\033[1m$ %s\033[0m\n' "$*"; "$BIN/${@:1:1}" "${@:2}"; }
 
-step usdata phantom "$DEMO/raw"
-step usdata build phantom --raw "$DEMO/raw" --out "$DEMO/set"
+step usdata phantom "$DEMO/raw" --videos 80
+# Half of the patients are set apart as the split 'test'; pretraining sees the split 'train' alone.
+step usdata build phantom --raw "$DEMO/raw" --out "$DEMO/set" --set split.test=0.5
 step usdata audit "$DEMO/set"
 step uscl pretrain "$DEMO/set" --out "$DEMO/run" --recipe demo
-step uscl evaluate linear "$DEMO/set" --weights random --weights "$DEMO/run" --out "$DEMO/evaluation"
+
+printf '\nOn all clips an evaluation is refused, for half of them were pretrained on:\n'
+code=0
+step uscl evaluate linear "$DEMO/set" --weights random --weights "$DEMO/run" --out "$DEMO/evaluation" || code=$?
+[ "$code" = 2 ] || { echo "the leakage guard should have refused this with exit code 2, and it was $code"; exit 1; }
+
+printf '\nOn the patients that were set apart it holds:\n'
+step uscl evaluate linear "$DEMO/set" --weights random --weights "$DEMO/run" --where split=test --folds 4 --out "$DEMO/evaluation"
 
 cat <<TXT
 

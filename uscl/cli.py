@@ -103,10 +103,21 @@ def evaluate(
     classes: Annotated[str | None, typer.Option(help="Keep these labels only, with commas between.")] = None,
     epochs: Annotated[int, typer.Option(help="finetune: epochs, fixed beforehand.")] = 30,
     trained_layers: Annotated[TrainedLayers, typer.Option(help="finetune: what is trained besides the head.")] = TrainedLayers.last_block,
+    allow_overlap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Judge these weights though they were trained on clips evaluated here; may be given again."),
+    ] = None,
+    without_overlap: Annotated[
+        bool, typer.Option("--without-overlap", help="Leave out clips that any weights were trained on, with their groups.")
+    ] = False,
+    pretraining_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]SET", help="What weights were trained on that do not say it themselves; may be given again."),
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate weights on a labelled data set, in folds that no patient or group crosses.
+    """Evaluate weights on a labelled data set, in folds that no patient or group crosses; refused where weights have seen its clips.
 
     \b
     uscl evaluate linear demo/set --weights random --weights demo/run --out demo/evaluation
@@ -127,6 +138,9 @@ def evaluate(
         classes=[name.strip() for name in classes.split(",")] if classes else None,
         epochs=epochs,
         trained_layers=trained_layers.value,
+        allow_overlap=allow_overlap or (),
+        without_overlap=without_overlap,
+        pretraining_sets=pretraining_set or (),
         overwrite=overwrite,
     )
     if as_json:

@@ -111,8 +111,8 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
 
     Returns:
         The backbone in evaluation mode, and its provenance: `kind` (random, imagenet, run, file), `backbone`, `seed` (random), `sha256` of
-        the file, and what the file says of itself: `image_size`, `dataset_digest`, `dataset_name`, `splits`, `recipe`, `steps`, and
-        `clips`, the sha256 of the raw clips that it was trained on.
+        the file, and what the file says of itself: `image_size`, `dataset_digest`, `dataset_name`, `splits`, `recipe`, `steps`,
+        `clips`, the sha256 of the raw clips that it was trained on, and `clips_whole`, whether it was trained on nothing else.
         Unknown is None.
 
     Raises:
@@ -126,6 +126,7 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
         "image_size": None,
         "dataset_digest": None,
         "clips": None,
+        "clips_whole": None,
         "dataset_name": None,
         "splits": None,
         "recipe": None,
@@ -146,6 +147,7 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
     provenance |= {"image_size": int(size) if size else None, "steps": int(steps) if steps else None}
     provenance |= {key: metadata.get(key) for key in ("dataset_digest", "dataset_name", "splits", "recipe")}
     provenance["clips"] = json.loads(metadata["clips"]) if "clips" in metadata else None
+    provenance["clips_whole"] = metadata["clips_whole"] == "yes" if "clips_whole" in metadata else None
     return backbone.eval(), provenance
 
 

@@ -1,7 +1,7 @@
 """The folder of a run: what may be written where, what a resume must agree with, and the records that people and programs read.
 
-config.yaml, environment.json, run.json, metrics.jsonl and log.txt are made here; checkpoints and the export have modules of their own. No
-record holds a path or a name of the machine, except a folder that the user wrote into the configuration.
+config.yaml, environment.json, run.json, metrics.jsonl and log.txt are made here; trained_on.parquet, checkpoints and the export have
+modules of their own. No record holds a path or a name of the machine, except a folder that the user wrote into the configuration.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from usdata.files import write_json, write_text
 from usdata.manifest import DataSet
 
 CONFIG, ENVIRONMENT, RUN, METRICS, LOG, FAILURE = "config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt", "failure.json"
+TRAINED_ON = "trained_on.parquet"
 CHECKPOINTS, EXPORT = "checkpoints", "export"
 RUN_VERSION = 1
-_PARTS = (CONFIG, ENVIRONMENT, RUN, METRICS, LOG, FAILURE, CHECKPOINTS, EXPORT, "report.html", "tensorboard")
+_PARTS = (CONFIG, ENVIRONMENT, RUN, METRICS, LOG, FAILURE, TRAINED_ON, CHECKPOINTS, EXPORT, "report.html", "tensorboard")
 
 
 def check(out: Path, config: Config, dataset: DataSet, *, resume: bool, overwrite: bool) -> Path | None:

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import nn
 
-from uscl import checkpoint, run_folder
+from uscl import checkpoint, run_folder, trained_on
 from uscl.augment import two_views
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
@@ -28,6 +29,7 @@ from uscl.methods import make_method
 from uscl.models import Backbone, load_backbone
 from uscl.pairs import VideoIndex, batches, check_batches, index_videos
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
+from usdata.duplicates.record import Record
 from usdata.errors import Stopped, UserError
 from usdata.files import canonical_json, write_json
 from usdata.manifest import DataSet, open_dataset
@@ -101,11 +103,14 @@ def pretrain(
     if dry_run:
         return PretrainResult(out, steps, config.epochs, 0.0, {})
 
-    with stop_signals("run the same command again with --resume") as stop:
+    with stop_signals("run the same command again with --resume") as stop, TemporaryDirectory(prefix="uscl-") as place:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
         store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
         method, backbone = make_method(config, classes)
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
+        labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
+        before = trained_on.known(init_from, initial)
+        prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if trained_on.needed(out, found) else None
         method.to(device)
         if precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,6 +122,7 @@ def pretrain(
         if overwrite:
             run_folder.clear(out)
         run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
+        record = trained_on.keep(prepared, out)
         run_folder.forget_after(out, position.step)
         if found is not None:
             run_folder.log(out, f"going on at step {position.step}, epoch {position.epoch}")
@@ -126,6 +132,7 @@ def pretrain(
             "recipe": Path(recipe).name,
             "config_digest": config.digest,
             "initial_weights": initial,
+            "trained_on": trained_on.describe(record),
             "uscl": run_folder.uscl_version(),
         }
         run = _Run(out, config, index, device, precision, method, backbone, optimizer, about, stop)
@@ -133,8 +140,7 @@ def pretrain(
         position = _train(run, feed, position, steps)
 
         metrics = (run_folder.read_metrics(out) or [{}])[-1]
-        clips = sorted({*_clips(data, index), *initial.get("clips", ())})
-        exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem, clips))
+        exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem, record))
         run.write("finished", position, exported)
     if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
         run_folder.log(out, f"warning: the network has {sentence}")
@@ -345,7 +351,7 @@ def _initialise(backbone: Backbone, init_from: str | Path | None, config: Config
     if loaded.name != config.backbone:
         raise UserError(init_from, f"is a {loaded.name}, and the run's backbone is {config.backbone}", f"--set backbone={loaded.name}")
     backbone.load_state_dict(loaded.state_dict())
-    return {key: provenance[key] for key in ("kind", "sha256", "dataset_digest", "dataset_name", "clips")}
+    return {key: provenance[key] for key in ("kind", "sha256", "dataset_digest", "dataset_name", "clips", "clips_whole")}
 
 
 def _initialised(out: Path, init_from: str | Path | None) -> dict[str, Any]:
@@ -356,13 +362,7 @@ def _initialised(out: Path, init_from: str | Path | None) -> dict[str, Any]:
     return initial
 
 
-def _clips(data: DataSet, index: VideoIndex) -> list[str]:
-    """The sha256 of the raw files of the videos that are trained on."""
-    digests = data.videos.set_index("video_id")["sha256"].loc[list(index.video_ids)]
-    return [str(digest) for digest in digests.dropna()]
-
-
-def _export_facts(config: Config, data: DataSet, steps: int, recipe: str, clips: list[str]) -> dict[str, Any]:
+def _export_facts(config: Config, data: DataSet, steps: int, recipe: str, record: Record) -> dict[str, Any]:
     return {
         "recipe": recipe,
         "method": config.method,
@@ -372,7 +372,8 @@ def _export_facts(config: Config, data: DataSet, steps: int, recipe: str, clips:
         "dataset_name": data.name,
         "dataset_digest": data.digest,
         "splits": ", ".join(config.pairs.splits),
-        "clips": canonical_json(clips),
+        "clips": canonical_json(record.digests),
+        "clips_whole": "yes" if record.whole else "no",
         "config_digest": config.digest,
         "uscl_version": run_folder.uscl_version(),
     }

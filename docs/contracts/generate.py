@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from usdata import manifest
+from usdata.duplicates.record import RECORD_SCHEMA, RECORD_VERSION
 from usdata.known_layouts import KNOWN_LAYOUTS
 from usdata.recipe import Recipe
 
@@ -56,6 +57,33 @@ not say them itself; `table` (a CSV names the clips) and `files` (every media fi
 Paths are below the source's `root`. What a layout does not take is excluded with a reason, never dropped.
 """
 
+RUN = """\
+# Contract: the run folder
+
+    RUN/
+      config.yaml          the recipe as resolved; what a resume must agree with
+      environment.json     versions and devices
+      run.json             status, data set and its digest, starting weights, digest of trained_on.parquet, steps, what was exported
+      trained_on.parquet   the clips that the weights were trained on, to be recognised where their data set is not at hand
+      metrics.jsonl        a line of figures at intervals
+      log.txt              what was said
+      checkpoints/<name>/  model.safetensors, optimizer.safetensors, state.json
+      export/              backbone.safetensors and its model card: what may be handed on
+
+## trained_on.parquet
+
+Version {version}. A row a clip that is trained on, then those that the starting weights were trained on (`--init-from`), through any chain
+of runs. It is written once, before the first step, at once or not at all; equal data sets and settings give equal bytes, and a resume
+leaves it as it is. Its metadata say `usdata.record_whole` = `no` where the chain starts from weights of which it is not known what they
+were trained on.
+
+**It holds small pictures of patients** (key frames of 64 x 64 pixels) and their pseudonyms. Nothing of it is in `export/`, whose file has
+the sha256 of the raw clips alone. It may go where the data set may go, and nowhere else; a run that is handed on goes without it.
+
+| column | type | null | meaning |
+|---|---|---|---|
+"""
+
 
 def data_set_page() -> str:
     """The page on the data set folder."""
@@ -65,6 +93,16 @@ def data_set_page() -> str:
         for field in schema:
             meaning = field.metadata[b"description"].decode().replace("|", "\\|")
             parts.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |\n")
+    return "".join(parts)
+
+
+def run_page() -> str:
+    """The page on the run folder."""
+    parts = [RUN.format(version=RECORD_VERSION)]
+    for field in RECORD_SCHEMA:
+        parts.append(
+            f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {field.metadata[b'description'].decode()} |\n"
+        )
     return "".join(parts)
 
 
@@ -126,7 +164,7 @@ def _default(field: object) -> str:
     return "null" if value is None else f"`{value}`" if value != "" else "empty"
 
 
-PAGES = {"data-set.md": data_set_page, "recipe.md": recipe_page, "layouts.md": layouts_page}
+PAGES = {"data-set.md": data_set_page, "run.md": run_page, "recipe.md": recipe_page, "layouts.md": layouts_page}
 
 if __name__ == "__main__":
     for name, page in PAGES.items():

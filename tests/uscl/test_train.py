@@ -89,7 +89,7 @@ def test_what_a_run_leaves_behind(undisturbed: Path, dataset: Path) -> None:
         for file in ("model.safetensors", "optimizer.safetensors", "state.json")
     }
     records = {"config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt"}
-    assert files == saved | records | {"export/backbone.safetensors", "export/README.md"}
+    assert files == saved | records | {"trained_on.parquet", "export/backbone.safetensors", "export/README.md"}
 
     run = json.loads((undisturbed / "run.json").read_text())
     about = open_dataset(dataset)

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from uscl.evaluation import finetune, probes
 from uscl.evaluation.features import layer3_activations, pooled_features, weights_digest
 from uscl.evaluation.folds import Folds, independent_groups, plan_folds
+from uscl.evaluation.guard import Guarded, guard
 from uscl.evaluation.selection import ROW, select_frames
 from uscl.evaluation.summary import EVALUATION, PREDICTIONS, REPORT, Held, summarise
 from uscl.frames import FrameStore, open_store
@@ -65,6 +66,9 @@ def evaluate(
     classes: Sequence[str] | None = None,
     epochs: int = 30,
     trained_layers: TrainedLayers = "last-block",
+    allow_overlap: Sequence[str] = (),
+    without_overlap: bool = False,
+    pretraining_sets: Sequence[str] = (),
     overwrite: bool = False,
 ) -> EvaluationResult:
     """Judge weights on the held-out groups of a labelled data set.
@@ -82,10 +86,14 @@ def evaluate(
         classes: Keep these labels only.
         epochs: Of fine-tuning; fixed, never chosen.
         trained_layers: Of fine-tuning: the last residual stage and the head, or everything.
+        allow_overlap: Weights, as they are called in results, that may have been trained on clips or patients evaluated here.
+        without_overlap: Leave out, for all weights, clips that any others were trained on, with their groups.
+        pretraining_sets: 'NAME=SET', or 'SET' for all weights that do not say: data set folders that weights were trained on.
         overwrite: Replace the results of an earlier evaluation in `out`.
 
     Raises:
-        UserError: The data set has no labels or too few groups, the folds would leak, weights are missing, or `out` exists.
+        UserError: The data set has no labels or too few groups, the folds would leak, weights were trained on what is evaluated and no
+            word was given on it, weights are missing, or `out` exists.
     """
     _check_settings(kind, weights, image_size, seeds, folds, epochs, trained_layers)
     out = Path(out)
@@ -95,6 +103,18 @@ def evaluate(
     provenance = {name: _provenance(word) for name, word in zip(names, weights, strict=True)}
     frames, filtered = select_frames(opened, where=where, classes=classes)
     groups = independent_groups(frames, opened.duplicates)
+    guarded = guard(
+        opened,
+        frames,
+        groups,
+        dict(zip(names, weights, strict=True)),
+        provenance,
+        allow_overlap=allow_overlap,
+        without_overlap=without_overlap,
+        pretraining_sets=pretraining_sets,
+    )
+    if guarded.left_out.any():
+        frames, groups, filtered = _without(frames, guarded, opened), groups[~guarded.left_out], True
     divisions = [
         plan_folds(frames, groups, opened.duplicates, seed=seed, count=folds, filtered=filtered, subject=opened.name)
         for seed in range(seeds)
@@ -124,10 +144,14 @@ def evaluate(
         "folds_asked_for": folds,
         "where": list(where),
         "classes": list(classes) if classes is not None else None,
+        "allow_overlap": list(allow_overlap),
+        "without_overlap": without_overlap,
         "device": "cuda" if torch.cuda.is_available() else "cpu",
         **_protocol(kind, epochs, trained_layers),
     }
     summary = summarise(opened, frames, groups, labels, class_names, divisions, held, names, provenance, settings, sorted(set(notes)))
+    summary["overlap"] = guarded.to_json()
+    summary["notes"] = [*guarded.notes(), *summary["notes"]]
     predictions = _predictions(frames, groups, class_names, divisions, held)
     _write(out, summary, predictions, opened, frames, store)
     return EvaluationResult(folder=out, summary=summary, predictions=predictions)
@@ -154,6 +178,15 @@ def _refuse_existing(out: Path, overwrite: bool) -> None:
         raise UserError(out, "is a file, and the results need a folder", "name another --out")
     if out.is_dir() and any(out.iterdir()) and not overwrite:
         raise UserError(out, "exists already and is left as it is", "name another --out, or pass --overwrite")
+
+
+def _without(frames: pd.DataFrame, guarded: Guarded, dataset: DataSet) -> pd.DataFrame:
+    """The frames without those that the guard leaves out."""
+    kept = frames[~guarded.left_out].reset_index(drop=True)
+    if kept["label"].nunique() < 2:
+        reason = f"without the {guarded.clips_left_out} clips that stand in the pretraining or in their groups, no two classes are left"
+        raise UserError(dataset.folder, reason, "evaluate on another set, or drop --without-overlap")
+    return kept
 
 
 def _names(weights: Sequence[str]) -> list[str]:

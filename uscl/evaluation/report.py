@@ -181,6 +181,12 @@ def protocol(summary: dict[str, Any]) -> list[str]:
             f" weight decay {settings['weight_decay']:g}, batches of {settings['batch_size']}, {settings['epochs']} epochs, fixed"
             " beforehand; the last epoch's weights are judged."
         )
+    for entry in summary["overlap"]["weights"]:
+        if entry["level"] == "clips" and not entry["seen"]:
+            lines.append(
+                f"None of the clips stands in what {entry['name']} was pretrained on, or shares a patient or group with it"
+                f" ({entry['trained_clips']} clips, compared by digests, pictures and names before anything was trained)."
+            )
     if settings["where"]:
         lines.append("Only frames with " + " and ".join(settings["where"]) + ".")
     if settings["classes"]:

@@ -294,10 +294,12 @@ def test_terminal_output_fits_80_columns(result: EvaluationResult) -> None:
         assert word in text
 
 
-def test_weights_pretrained_on_the_set_itself_are_called_optimistic(textures: Path, tmp_path: Path) -> None:
+def test_weights_pretrained_on_the_set_itself_are_refused_or_called_optimistic(textures: Path, tmp_path: Path) -> None:
     weights = tmp_path / "seen.safetensors"
     state = {name: value.contiguous() for name, value in seeded_backbone("resnet18", 5).state_dict().items()}
     save_file(state, weights, metadata={"backbone": "resnet18", "dataset_digest": open_dataset(textures).digest, "image_size": str(SIZE)})
-    found = evaluate("knn", textures, weights=[str(weights)], out=tmp_path / "out")
+    with pytest.raises(UserError, match=r"refused, because 12 of 12 clips are not new to seen\.safetensors"):
+        evaluate("knn", textures, weights=[str(weights)], out=tmp_path / "out")
+    found = evaluate("knn", textures, weights=[str(weights)], out=tmp_path / "out", allow_overlap=["seen.safetensors"])
     assert found.summary["settings"]["image_size"] == SIZE, "the size that the weights were trained at"
-    assert any("pretrained on this very data set" in note for note in found.summary["notes"])
+    assert any("Figures of seen.safetensors are optimistic: 12 of 12 clips" in note for note in found.summary["notes"])
