@@ -27,7 +27,7 @@ LIMIT = 2.0  # of the normalised band: letters and edges count no more than this
 DESCRIBED_SIDE = 32
 AROUND = 3.0  # pixels of DESCRIBED_SIDE, the surroundings by whose contrast a pixel is divided
 LOWEST = 8  # coefficients along each side
-SCALES, STEP, MOST_UNEVEN = (1.0, 0.88, 0.77), 0.06, 0.2
+SCALES, STEP, MOST_UNEVEN = (1.0, 0.88, 0.78, 0.69), 0.08, 0.14
 LEAST_LENGTH = 1.0  # of the coefficients over their spread, whose length is typically 8; an even picture has none
 WHOLE_NUMBERS = 180.0  # what a unit descriptor is multiplied with; hardly a coefficient reaches .7, so that all fit into a byte
 
@@ -49,7 +49,8 @@ SPREAD = np.array(
 def _cells() -> tuple[Cell, ...]:
     found = []
     for width, height in product(SCALES, SCALES):
-        if abs(np.log(width / height)) <= MOST_UNEVEN:
+        # The smallest is uneven with none: its neighbours come near enough.
+        if width == height or (abs(np.log(width / height)) <= MOST_UNEVEN and min(width, height) > SCALES[-1]):
             across, down = (np.linspace(0, 1 - size, ceil((1 - size) / STEP - 1e-9) + 1) for size in (width, height))
             found += [(float(x), float(y), width, height) for x, y in product(across, down)]
     return tuple(found)

@@ -22,7 +22,7 @@ from usdata.engines import runner
 from usdata.manifest import DataSet, read_table
 
 # The strongest first; the first five are the same scan, verified.
-KINDS = ("file", "packets", "luma", "pixels", "content", "patient", "group")
+KINDS = ("file", "packets", "luma", "pixels", "content", "view", "patient", "group")
 SAME_SCAN = KINDS[:5]
 
 
@@ -125,7 +125,7 @@ def _by_content(record: Record, folder: Path, videos: Sequence[Mapping[str, Any]
     with TemporaryDirectory(prefix="usdata-guard-") as place:
         trained = record.unpack(Path(place))
         matches = same_scans(trained, evaluated, runner("local", workers), hinted=bool(known_overlaps(*sources)))
-    return [_seen(match.b, "content", match.score, record.rows, int(match.a)) for match in matches]
+    return [_seen(match.b, match.kind, match.score, record.rows, int(match.a)) for match in matches]
 
 
 def _by_name(rows: Sequence[Mapping[str, Any]], videos: Sequence[Mapping[str, Any]], kind: str, column: str) -> list[Seen]:

@@ -18,12 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from usdata.errors import DataSetError
-from usdata.imaging.evidence import EvidenceCollector
+from usdata.imaging.evidence import Evidence, EvidenceCollector
 from usdata.imaging.geometry import Geometry, box_of
 
 SIDE = 64
 MOST_KEY_FRAMES = 48  # twice what the evidence samples
-LIT_LEVEL, LEAST_LIT = 16, 0.02  # gray levels; share of a row or column that reaches them at some time
+LIT_LEVEL, LEAST_LINE = 16, 0.02  # gray levels; share of a row or column that must be lit, or move
+LEAST_TO_MOVE, LEAST_MOVING = 5, 0.1  # frames; share of the picture
+LEAST_MOVED, MOVED_SHARE = 0.7, 0.1  # gray levels from frame to frame; of what the liveliest pixels do
 LEAST_CONTRAST = 6.0  # standard deviation in gray levels of the shrunk picture
 
 Pictures = NDArray[np.uint8]
@@ -72,16 +74,29 @@ def cut(frames: Sequence[NDArray[np.uint8]], box: Box, inside: NDArray[np.bool_]
     return places, np.stack(pictures) if pictures else np.zeros((0, SIDE, SIDE), np.uint8)
 
 
+def moving_box(evidence: Evidence) -> Box | None:
+    """The box (x, y, width, height) of what moves: bars, words and frames around a picture do not; None where too little does."""
+    if evidence.frames < LEAST_TO_MOVE:
+        return None
+    least = max(LEAST_MOVED, MOVED_SHARE * float(np.percentile(evidence.activity, 99)))
+    moved = cv2.blur(evidence.activity, (5, 5)) >= least
+    box = _box_of(moved)
+    return box if box is not None and box[2] * box[3] >= LEAST_MOVING * moved.size else None
+
+
 def lit_box(brightest: NDArray[np.uint8]) -> Box:
     """The box (x, y, width, height) of what is lit at any time; the whole picture where nothing is.
 
     Args:
         brightest: Highest gray level over time, (H, W) uint8.
     """
-    lit = brightest > LIT_LEVEL
-    rows, columns = (np.flatnonzero(lit.mean(axis=axis) >= LEAST_LIT) for axis in (1, 0))
+    return _box_of(brightest > LIT_LEVEL) or (0, 0, brightest.shape[1], brightest.shape[0])
+
+
+def _box_of(mask: NDArray[np.bool_]) -> Box | None:
+    rows, columns = (np.flatnonzero(mask.mean(axis=axis) >= LEAST_LINE) for axis in (1, 0))
     if not rows.size or not columns.size:
-        return 0, 0, brightest.shape[1], brightest.shape[0]
+        return None
     return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
 
 
@@ -90,7 +105,7 @@ def key_frames_of(collector: EvidenceCollector, geometry: Geometry | None, video
 
     Args:
         collector: That saw the clip's unique frames.
-        geometry: The field of view in source pixels; None: what is lit at any time is taken for it.
+        geometry: The field of view in source pixels; None: what moves is taken for it, or what is lit at any time where too little moves.
         video_id: The clip.
     """
     evidence = collector.evidence
@@ -100,7 +115,7 @@ def key_frames_of(collector: EvidenceCollector, geometry: Geometry | None, video
     height, width = frames[0].shape
     inside = None if geometry is None else evidence.mask_of(geometry)
     if geometry is None or inside is None or not inside.any():
-        inside, box = None, lit_box(evidence.brightest)
+        inside, box = None, moving_box(evidence) or lit_box(evidence.brightest)
     else:
         box = box_of(evidence.at_working_size(geometry), height, width)
     places, pictures = cut(frames, box, inside)

@@ -54,8 +54,8 @@ def test_cells_are_parts_of_the_picture() -> None:
     for x, y, width, height in CELLS:
         assert 0 <= x <= x + width <= 1 + 1e-9
         assert 0 <= y <= y + height <= 1 + 1e-9
-        assert 0.7 < width <= 1
-        assert 0.7 < height <= 1
+        assert 0.68 < width <= 1
+        assert 0.68 < height <= 1
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -99,3 +99,21 @@ def test_they_come_back_as_they_were_written(tmp_path: Path) -> None:
         read_key_frames(tmp_path, row | {"key_frames": [0, 1]})
     with pytest.raises(DataSetError, match="no key frames"):
         read_key_frames(tmp_path, row | {"key_frames_path": "none.png"})
+
+
+def test_bars_and_words_around_a_picture_do_not_move() -> None:
+    pictures = np.full((8, 240, 320), 60, np.uint8)  # gray bars
+    for picture in pictures:
+        cv2.putText(picture, "RELEASED BY", (40, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, 255, 2)
+    pictures[:, 30:230, 60:300] = scan(4, 8)
+    found = key_frames_of(collected(pictures), None)
+    assert found is not None
+    x, y, width, height = found.box
+    assert abs(x - 60) <= 4
+    assert abs(y - 30) <= 4
+    assert abs(width - 240) <= 8
+    assert abs(height - 200) <= 8
+    still = np.repeat(pictures[:1], 8, axis=0)
+    found = key_frames_of(collected(still), None)
+    assert found is not None
+    assert found.box == (0, 0, 320, 240)
