@@ -1,6 +1,7 @@
 """Copies of real clips whose making is known: which transforms, how strong, where each pixel and each frame came from.
 
-In: paths of clips. Out: video files and, for each, a `Copy`. Nothing here knows how copies are looked for; the same seed gives the same copies.
+In: paths of clips. Out: video files and, for each, a `Copy`. Nothing here knows how copies are looked for; the same seed gives the same
+copies.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class _Work:
         return replace(self, parameters=self.parameters | given)
 
 
-# --- which clips, which transforms ---------------------------------------------------------------------------------------------------------
+# --- which clips, which transforms --------------------------------------------------------------------------------------------------------
 
 
 def chosen(folder: Path, below: Sequence[str], number: int, seed: int) -> list[Path]:
@@ -189,7 +190,7 @@ def _tissue(frames: Frames) -> Box | None:
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
-# --- the transforms ------------------------------------------------------------------------------------------------------------------------
+# --- the transforms -----------------------------------------------------------------------------------------------------------------------
 
 
 def _poor(work: _Work, rng: np.random.Generator) -> _Work:
@@ -340,7 +341,7 @@ TRANSFORMS: dict[str, Callable[[_Work, np.random.Generator], _Work]] = {
 }
 
 
-# --- encoding ------------------------------------------------------------------------------------------------------------------------------
+# --- encoding -----------------------------------------------------------------------------------------------------------------------------
 
 
 def _whole(work: _Work) -> _Work:
