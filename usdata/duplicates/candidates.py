@@ -10,6 +10,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +83,7 @@ def _likeness(a: Descriptors, b: Descriptors) -> NDArray[np.float32]:
     best = np.full((len(a), len(b)), -1, np.float32)
     for one, other, turned in ((a, b, False), (b, a, True)):
         whole, cells = one[:, 0].astype(np.float32), other.reshape(-1, NUMBERS).astype(np.float32)
-        lengths = np.linalg.norm(whole, axis=1)[:, None], np.linalg.norm(cells, axis=1).reshape(len(other), -1)
+        lengths = _lengths(whole)[:, None], _lengths(cells).reshape(len(other), -1)
         for sign in (np.ones(NUMBERS, np.float32), MIRRORED.astype(np.float32)):
             products = ((whole * sign) @ cells.T).reshape(len(one), len(other), len(CELLS)) / lengths[1]
             found = np.asarray(products.max(axis=2) / lengths[0], np.float32)
@@ -90,14 +91,19 @@ def _likeness(a: Descriptors, b: Descriptors) -> NDArray[np.float32]:
     return np.asarray(np.round(best, 4), np.float32)
 
 
+def _lengths(rows: NDArray[Any]) -> NDArray[Any]:
+    """Of each row; of an even picture, which is nothing, 1."""
+    return np.maximum(np.sqrt((rows * rows).sum(axis=1)), 1)
+
+
 def _candidate(place_a: int, place_b: int, likeness: float, a: Descriptors, b: Descriptors) -> Candidate:
     """The pair with its starts."""
     found = []
     for around, (one, other) in enumerate(((a, b), (b, a))):
         whole, cells = one[0].astype(np.int64), other.astype(np.int64)
-        lengths = np.sqrt((cells * cells).sum(axis=1))
+        lengths, length = _lengths(cells), _lengths(whole[None])[0]
         for flip in (False, True):
-            products = cells @ (whole * MIRRORED if flip else whole) / lengths / np.sqrt(whole @ whole)
+            products = cells @ (whole * MIRRORED if flip else whole) / lengths / length
             found += [(-round(float(value), 4), flip, bool(around), cell) for cell, value in enumerate(products)]
     starts = (Start(flip, around, cell) for _, flip, around, cell in sorted(found))
     return Candidate(place_a, place_b, likeness, tuple(_apart(starts)))
