@@ -5,8 +5,8 @@
 CLIPS is any folder of real ultrasound. So many of its clips are copied, each several times, by one transform or two (planted_copies.py
 says which and how strong). All of CLIPS is built as one data set, all copies as another, by one recipe at three frames a second;
 `usdata overlap` of the two is asked which copy is of which clip. A match with another clip is wrong, unless that clip and the copied one
-are found to be the same scan themselves: such pairs are listed. Where a copy was found, scale, place, mirroring and interval are compared
-with how it was made. Perceptual hashes see the stored frames of the same two sets.
+are the same scan themselves: same_scans.csv lists what a person holds for the same. Where a copy was found, scale, place, mirroring and
+interval are compared with how it was made. Perceptual hashes see the stored frames of the same two sets.
 
 With --work DIR copies and data sets stay there, and copies that are there are not made again. With --imagededup PYTHON, an interpreter
 that has imagededup, its hashes at its default thresholds are counted too.
@@ -15,6 +15,7 @@ that has imagededup, its hashes at its default thresholds are counted too.
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import subprocess
@@ -22,7 +23,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from fnmatch import fnmatchcase as fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -41,21 +44,6 @@ FINGERPRINT = "fingerprint, 256 bits, 32"
 HASH_DISTANCE, FINGERPRINT_DISTANCE, CNN_COSINE = 10, 32, 0.9
 
 
-@dataclass
-class Judged:
-    """What a method made of all copies.
-
-    Attributes:
-        found: Names of copies that are matched with their clip.
-        wrong: Other matches: path of the clip, name of the copy.
-        twins: Matches with a clip that is the same scan as the copied one.
-    """
-
-    found: set[str]
-    wrong: set[tuple[str, str]]
-    twins: set[tuple[str, str]]
-
-
 def main() -> None:
     """Plant, build, compare, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,14 +56,18 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="keep copies and data sets here")
     parser.add_argument("--imagededup", type=Path, help="an interpreter that has imagededup")
     parser.add_argument("--json", type=Path, help="write everything, copy by copy")
+    parser.add_argument("--tables-of", type=Path, help="the --json of an earlier run: nothing is run, its tables are written")
     parser.add_argument("--markdown", type=Path, help="replace the tables of this page, or write a page of them")
     given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        work = given.work or Path(temporary)
-        copies = planted(given, work)
-        originals_set = made_set(given.clips, work / "originals", given.workers)
-        copies_set = made_set(work / "copies", work / "copied", given.workers)
-        result = compared(originals_set, copies_set, copies, work, given)
+    if given.tables_of:
+        result = json.loads(given.tables_of.read_text())
+    else:
+        with tempfile.TemporaryDirectory() as temporary:
+            work = given.work or Path(temporary)
+            copies = planted(given, work)
+            originals_set = made_set(given.clips, work / "originals", given.workers)
+            copies_set = made_set(work / "copies", work / "copied", given.workers)
+            result = compared(originals_set, copies_set, copies, work, given)
     tables = written(result)
     print("\n".join(tables))
     if given.markdown:
@@ -121,12 +113,16 @@ def compared(originals: Path, copied: Path, copies: Sequence[Copy], work: Path, 
     across = overlap(originals, copied, workers=given.workers)
     across_s = time.monotonic() - start
     print(f"overlap: {across.clips_a} clips with {across.clips_b} in {across_s:.0f} s; the originals among themselves in {within_s:.0f} s")
-    twins = {frozenset(path_of[0][clip]["path"] for clip in (pair.a, pair.b)): pair for pair in itself.pairs}
     truth = {copy.name: copy.clip for copy in copies}
     by_pair = {(path_of[0][pair.a]["path"], path_of[1][pair.b]["path"]): pair for pair in across.pairs}
-    methods = {OURS: judged(by_pair, truth, twins)}
+    found = {OURS: {copy for clip, copy in by_pair if truth[copy] == clip}}
+    others = {OURS: [[clip, copy, pair.score, pair.motion] for (clip, copy), pair in by_pair.items() if truth[copy] != clip]}
+    print(f"{len(found[OURS])} of {len(copies)} copies found, {len(others[OURS])} matches with other clips")
+    told = [{key: value for key, value in asdict(copy).items() if key != "frames"} for copy in copies if copy.name not in found[OURS]]
+    (work / "missed.json").write_text(json.dumps({"missed": told, "others": others[OURS]}, indent=1))
     for name, pairs in hashed(originals, copied, path_of, work, given.imagededup):
-        methods[name] = judged(pairs, truth, twins)
+        found[name] = {copy for clip, copy in pairs if truth[copy] == clip}
+        others[name] = [[clip, copy, None, None] for clip, copy in sorted(pairs) if truth[copy] != clip]
     status = {row["path"]: (video_id, row["status"]) for video_id, row in path_of[1].items()}
     dark = set(across.left_out)
     original_id = {row["path"]: video_id for video_id, row in path_of[0].items()}
@@ -140,7 +136,7 @@ def compared(originals: Path, copied: Path, copies: Sequence[Copy], work: Path, 
             | {
                 "frames_of_copy": len(copy.frames),
                 "status": state,
-                "found": {name: copy.name in each.found for name, each in methods.items()},
+                "found": {name: copy.name in each for name, each in found.items()},
             }
             | {"not_compared": video_id in dark, "clip_not_compared": original_id[copy.clip] in dark}
             | ({} if pair is None else {"kind": pair.kind, "score": pair.score, "motion": pair.motion, "errors": errors(copy, pair)})
@@ -152,27 +148,24 @@ def compared(originals: Path, copied: Path, copies: Sequence[Copy], work: Path, 
         "workers": given.workers,
         "seconds": {"across": across_s, "within": within_s},
         "copies": rows,
-        "methods": {
-            name: {"found": len(each.found), "wrong": sorted(each.wrong), "twins": sorted(each.twins)} for name, each in methods.items()
-        },
-        "wrong_scores": {f"{a} {b}": [by_pair[a, b].score, by_pair[a, b].motion] for a, b in sorted(methods[OURS].wrong)},
-        "same_among_originals": [[*sorted(paths), pair.kind, pair.score, pair.motion] for paths, pair in twins.items()],
+        "others": others,
+        "pairs_of_originals": [
+            [path_of[0][pair.a]["path"], path_of[0][pair.b]["path"], pair.kind, pair.score, pair.motion] for pair in itself.pairs
+        ],
         "originals_not_compared": sorted(path_of[0][clip]["path"] for clip in dark if clip in path_of[0] and clip in itself.left_out),
     }
 
 
-def judged(pairs: Iterable[tuple[str, str]], truth: dict[str, str], twins: Iterable[frozenset[str]]) -> Judged:
-    """Sort pairs of a clip and a copy into right, wrong, and the same scan under another name."""
-    same = set(twins)
-    result = Judged(set(), set(), set())
-    for clip, copy in pairs:
-        if truth[copy] == clip:
-            result.found.add(copy)
-        elif frozenset((truth[copy], clip)) in same:
-            result.twins.add((clip, copy))
-        else:
-            result.wrong.add((clip, copy))
-    return result
+def known_same() -> Callable[[str, str], str]:
+    """Why two clips are held for the same scan, by their names; empty where they are not."""
+    with Path(__file__).with_name("same_scans.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    def same(one: str, other: str) -> str:
+        names = Path(one).name, Path(other).name
+        return next((row["why"] for row in rows for x, y in (names, names[::-1]) if fnmatch(x, row["a"]) and fnmatch(y, row["b"])), "")
+
+    return same
 
 
 def errors(copy: Copy, pair: Pair) -> dict[str, Any]:
@@ -266,6 +259,9 @@ def wilson(found: int, number: int) -> str:
 def written(result: dict[str, Any]) -> list[str]:
     """All tables, as Markdown."""
     rows = result["copies"]
+    clip_of = {row["name"]: row["clip"] for row in rows}
+    same = lru_cache(maxsize=None)(known_same())
+    wrong = {name: [each for each in pairs if not same(each[0], clip_of[each[1]])] for name, pairs in result["others"].items()}
     lines = [
         f"{len(rows)} copies of {result['clips_copied']} clips, compared with {result['clips_a']} originals (clips and stills) in "
         f"{result['seconds']['across']:.0f} s by {result['workers']} processes; the originals among themselves in "
@@ -274,11 +270,11 @@ def written(result: dict[str, Any]) -> list[str]:
         "| method | copies found | recall | 95 % | wrong pairs | precision |",
         "|---|--:|--:|---|--:|--:|",
     ]
-    for name, each in result["methods"].items():
-        found, wrong = each["found"], len(each["wrong"])
-        right = f"{found / max(1, found + wrong):.4f}"
-        lines.append(f"| {name} | {found} | {found / len(rows):.3f} | {wilson(found, len(rows))} | {wrong:,} | {right} |")
-    lines += ["", *_by_transform(rows, list(result["methods"])), "", *_by_pair(rows), "", *_alignment(rows)]
+    for name, pairs in wrong.items():
+        found = sum(row["found"][name] for row in rows)
+        right = f"{found / max(1, found + len(pairs)):.4f}"
+        lines.append(f"| {name} | {found} | {found / len(rows):.3f} | {wilson(found, len(rows))} | {len(pairs):,} | {right} |")
+    lines += ["", *_by_transform(rows, list(wrong)), "", *_by_pair(rows), "", *_alignment(rows)]
     missed = [row for row in rows if not row["found"][OURS]]
     lines += ["", f"Missed, all {len(missed)}:", "", "| clip | transforms | parameters |", "|---|---|---|"]
     for row in missed:
@@ -289,22 +285,22 @@ def written(result: dict[str, Any]) -> list[str]:
         )
         state = "" if row["status"] == "ok" else f"; {row['status']}"
         lines.append(f"| {Path(row['clip']).name} | {' + '.join(row['transforms'])} | {_told(row['parameters'])}{why}{state} |")
-    wrong = result["methods"][OURS]["wrong"]
-    lines += ["", f"Matched with another clip, all {len(wrong)}:" if wrong else "None is matched with another clip.", ""]
+    lines += ["", f"Matched with another clip, all {len(wrong[OURS])}:", ""]
+    lines += ["| clip | copy of | transforms | score | motion |", "|---|---|---|--:|--:|"]
     by_name = {row["name"]: row for row in rows}
-    for clip, copy in wrong:
-        row, (score, motion) = by_name[copy], result["wrong_scores"][f"{clip} {copy}"]
-        lines.append(
-            f"- {Path(clip).name} and a copy of {Path(row['clip']).name} ({' + '.join(row['transforms'])}): score {score:.3f}, "
-            f"motion {'none' if motion is None else f'{motion:.3f}'}"
-        )
-    same, twins = result["same_among_originals"], len(result["methods"][OURS]["twins"])
+    for clip, copy, *figures in wrong[OURS]:
+        row = by_name[copy]
+        lines.append(f"| {Path(clip).name} | {Path(row['clip']).name} | {' + '.join(row['transforms'])} | {_figures(figures)} |")
+    twice = len(result["others"][OURS]) - len(wrong[OURS])
+    lines += ["", f"Matches with the same scan under another name, which count neither way: {twice}.", ""]
     lines += [
+        "Pairs found among the originals:",
         "",
-        f"The same scan among the originals, {len(same)} pairs, of which {twins} copies are matched with the other, counted neither way:",
-        "",
+        "| clip | clip | kind | score | motion | same scan |",
+        "|---|---|---|--:|--:|---|",
     ]
-    lines += [f"- {a} and {b}: {kind}, {score:.3f}" for a, b, kind, score, _ in same]
+    for a, b, kind, *figures in result["pairs_of_originals"]:
+        lines.append(f"| {Path(a).name} | {Path(b).name} | {kind} | {_figures(figures)} | {same(a, b) or '**no**'} |")
     return lines
 
 
@@ -358,6 +354,10 @@ def _alignment(rows: Sequence[dict[str, Any]]) -> list[str]:
             cells.append(f"{np.median(values):.2f} ({np.percentile(values, tail):.2f})" if values else "")
         lines.append(f"| {name or 'all'} | {len(mine)} | {' | '.join(cells)} |")
     return lines
+
+
+def _figures(figures: Sequence[float | None]) -> str:
+    return " | ".join("" if figure is None else f"{figure:.3f}" for figure in figures)
 
 
 def _told(parameters: dict[str, Any]) -> str:
