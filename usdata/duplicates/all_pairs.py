@@ -1,0 +1,71 @@
+"""The nearest clips of each clip by comparing all pairs: whole pictures against every cell, in blocks of bounded size.
+
+Time grows with the square of the number of clips. What comes out may hold a few pairs more than the nearest, never one fewer.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from usdata.duplicates.bands import BAND, Bands, Descriptors
+from usdata.duplicates.descriptors import CELLS, NUMBERS
+from usdata.duplicates.nearest import LEAST_LIKE, NearPairs, Pairs
+from usdata.duplicates.setting_up import EVEN, ODD
+
+WHOLES, CELLED = 256, 16  # clips whose whole pictures, and clips whose cells, are multiplied at once: products of 1.2 MB stay in the cache
+
+Floats = NDArray[np.float32]
+
+
+def near_pairs(first: Bands, second: Bands, most: int, *, within: bool) -> Pairs:
+    """The pairs that may be among the `most` nearest of either clip, by place.
+
+    Args:
+        first: Descriptors of one set.
+        second: Of the other, or the same.
+        most: Clips that one is looked at with.
+        within: Pairs within one set, each once.
+    """
+    found = NearPairs(len(first), len(second), most, within=within)
+    for number_a in range(first.number):
+        band_a = first.band(number_a)
+        for number_b in range(number_a if within else 0, second.number):
+            _compare(band_a, number_a * BAND, second.band(number_b), number_b * BAND, found, within=within)
+    return found.found()
+
+
+def _compare(a: Descriptors, start_a: int, b: Descriptors, start_b: int, found: NearPairs, *, within: bool) -> None:
+    """Add the pairs of two bands."""
+    wholes_b = _units(b[:, 0])
+    for row in range(0, len(a), WHOLES):
+        rows = a[row : row + WHOLES]
+        wholes_a, cells_a = _units(rows[:, 0]), _units(rows)
+        for column in range(row if within and start_a == start_b else 0, len(b), WHOLES):
+            columns = b[column : column + WHOLES]
+            likeness = np.maximum(_best(wholes_a, _units(columns)), _best(wholes_b[column : column + WHOLES], cells_a).T)
+            if within and start_a + row == start_b + column:
+                likeness[np.tril_indices(len(likeness))] = -1
+            places_a, places_b = start_a + row, start_b + column
+            least_a = found.least_a[places_a : places_a + len(rows)]
+            least_b = found.least_b[places_b : places_b + len(columns)]
+            at = np.nonzero(likeness >= np.minimum(least_a[:, None], least_b))
+            found.add(Pairs(at[0] + places_a, at[1] + places_b, likeness[at]))
+
+
+def _best(wholes: Floats, cells: Floats) -> Floats:
+    """(wholes, clips): the best cell, plain or mirrored; unit vectors, (clips, NUMBERS) and (clips, len(CELLS), NUMBERS)."""
+    best = np.empty((len(wholes), len(cells)), np.float32)
+    even, odd = np.ascontiguousarray(wholes[:, EVEN]), np.ascontiguousarray(wholes[:, ODD])
+    for start in range(0, len(cells), CELLED):
+        some = cells[start : start + CELLED].reshape(-1, NUMBERS)
+        products = odd @ some[:, ODD].T
+        np.abs(products, out=products)
+        products += even @ some[:, EVEN].T
+        best[:, start : start + CELLED] = products.reshape(len(wholes), -1, len(CELLS)).max(axis=2)
+    return best
+
+
+def _units(descriptors: Descriptors) -> Floats:
+    values = descriptors.astype(np.float32)
+    return np.asarray(values / np.sqrt(np.maximum(np.sum(values * values, axis=-1, keepdims=True), 1)), np.float32)
