@@ -108,14 +108,15 @@ def copied(frames: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.
     """The mean picture of a copy of a clip."""
     kept = math.ceil(len(frames) * rng.uniform(0.5, 1))
     start = rng.integers(len(frames) - kept + 1)
-    width = rng.uniform(0.77, 1)
-    height = np.clip(width * np.exp(rng.uniform(-0.15, 0.15)), 0.77, 1)
+    width = rng.uniform(0.75, 1)
+    height = np.clip(width * np.exp(rng.uniform(-0.2, 0.2)), 0.75, 1)
     left, top = (rng.uniform(0, 1) * (1 - size) for size in (width, height))
     left, right, top, bottom = (round(each * SIDE) for each in (left, left + width, top, top + height))
     mean = cv2.resize(frames[start : start + kept].mean(axis=0)[top:bottom, left:right], (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     mean = 255 * (np.clip(mean, 0, 255) / 255) ** rng.uniform(0.7, 1.4) * rng.uniform(0.8, 1.1)
-    noisy = np.clip(mean + rng.normal(0, rng.uniform(0, 4), mean.shape), 0, 255).astype(np.uint8)
-    coded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(40, 95))])[1]
+    mean = cv2.GaussianBlur(mean, (0, 0), rng.uniform(0.3, 1.2))
+    noisy = np.clip(mean + rng.normal(0, rng.uniform(0, 10), mean.shape), 0, 255).astype(np.uint8)
+    coded = cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 95))])[1]
     picture = np.asarray(cv2.imdecode(coded, cv2.IMREAD_GRAYSCALE), np.float32)
     return np.ascontiguousarray(picture[:, ::-1]) if rng.random() < 0.25 else picture
 
@@ -147,7 +148,7 @@ def bases_and_pairs(real: list[Bytes], pairs: int) -> tuple[Whole, Whole]:
 def mixtures(bases: Whole, number: int, seed: int) -> Whole:
     """So many made clips, (number, cells, numbers)."""
     rng = np.random.default_rng([3, seed])
-    made = np.empty((number, len(CELLS), NUMBERS), np.int8)
+    made = np.zeros((number, len(CELLS), NUMBERS), np.int8)
     for start in range(0, number, 1000):
         part = made[start : start + 1000]
         chosen = rng.integers(len(bases), size=(len(part), MIXED))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,13 @@ class Pairs:
     def __getitem__(self, places: NDArray[np.generic]) -> Pairs:
         """Some of them."""
         return Pairs(self.a[places], self.b[places], self.likeness[places])
+
+
+def joined(parts: Iterable[Pairs]) -> Pairs:
+    """Pairs one part after the other."""
+    empty = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    every = [empty, *parts]
+    return Pairs(*(np.concatenate([getattr(part, name) for part in every]) for name in ("a", "b", "likeness")))
 
 
 class NearPairs:
@@ -58,9 +66,7 @@ class NearPairs:
         return pairs[np.lexsort((pairs.b, pairs.a))]
 
     def _prune(self) -> Pairs:
-        empty = Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-        parts = [empty, *self._parts]
-        pairs = Pairs(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("a", "b", "likeness")))
+        pairs = joined(self._parts)
         sides = [(np.concatenate([pairs.a, pairs.b]), self.least_a)] if self._within else [(pairs.a, self.least_a), (pairs.b, self.least_b)]
         for places, least in sides:
             likeness = np.tile(pairs.likeness, len(places) // max(len(pairs), 1))
