@@ -1,25 +1,26 @@
 """How the search for the same scan grows with the number of clips: time, memory, and what the index misses.
 
-    python benchmarks/duplicates_scale.py grow SET [SET ...] [--clips 1000 10000 100000] [--engines exact index] [--threads 2]
+    python benchmarks/duplicates_scale.py grow SET [SET ...] [--clips 1000 10000 100000] [--engines exact index]
     python benchmarks/duplicates_scale.py real SET [SET ...] [--clips 240] [--workers 2]
 
-SET are built data sets of real clips. `real` takes so many of their clips through all three steps. `grow` makes descriptors of as many clips as
-asked for from their key frames, plants true pairs, and times candidates and the setting-up of their verification, each in a process of its own.
+SET are built data sets of real clips. `real` takes so many of their clips through all three steps. `grow` makes descriptors of as many
+clips as asked for from their key frames, plants true pairs, and times candidates and the setting-up of their verification, each in a
+process of its own: wall and processor time (on a shared machine the second is the steadier), and the process' highest memory. Where the
+exact search is left out, what it would have kept of the planted pairs is computed for SAMPLE of them against all clips.
 
-How made: BASES pictures are drawn from real clips, each bent, cropped, gamma-changed, perhaps mirrored, and blended with another clip, then
-described by the real code. A made clip is a mixture of three bases, the weights the same in each cell, which is what blending their evened-out pictures
-would give but for rounding; so its cells hang together as a real clip's do. A planted pair is a base of its own and a copy of it: cropped (not along the grid
-of cells), part of its key frames, gamma, noise, JPEG, a fourth of them mirrored; both are described from their pictures. What this does not show: clips from more
-machines than the real sets have; made clips are nearer to one another than strangers would be, which is hard on the index, not easy.
+How clips are made: BASES pictures are drawn from real clips, each bent smoothly, cropped, its gamma changed, perhaps mirrored, and blended
+with another clip, then described by the real code. A made clip is a mixture of MIXED bases, the weights the same in each cell, which is
+what blending their evened-out pictures would give but for rounding; so its cells hang together as a real clip's do. A planted pair is
+a base of its own and a copy: part of its key frames, cropped off the grid of cells, blurred, gamma, noise, JPEG, a fourth of them
+mirrored; both are described from their pictures, and mixtures hold that base too. What this does not show: clips from more machines than
+the real sets have. In 100,000 clips each base is the main one of 20, so strangers are nearer to one another than they would be.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import multiprocessing
-import resource
 import subprocess
 import sys
 import tempfile
@@ -31,12 +32,15 @@ import cv2
 import numpy as np
 import pyarrow.parquet
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
+from usdata.duplicates import candidates as searching
+from usdata.duplicates.all_pairs import _best, _units
+from usdata.duplicates.bands import BAND, Bands, StoredBands, write_bands
 from usdata.duplicates.candidates import LEAST_LIKE, MOST, candidates
-from usdata.duplicates.descriptors import CELLS, MIRRORED, NUMBERS, describe
+from usdata.duplicates.descriptors import CELLS, NUMBERS, describe
 from usdata.duplicates.key_frames import SIDE, read_key_frames
-from usdata.duplicates.search import Clips, set_up
+from usdata.duplicates.search import Clips, chunked, describe_clips, same_scans
+from usdata.engines import runner
 
 BASES, MIXED, MAIN_WEIGHT = 4000, 3, 6.0
 PLANTED_SHARE, MOST_PLANTED, SAMPLE = 0.1, 1000, 200
@@ -56,8 +60,6 @@ def main() -> None:
     grow_parser.add_argument("--engines", nargs="+", default=["exact", "index"])
     grow_parser.add_argument("--most-exact", type=int, default=10_000, help="clips beyond which the exact search is left out")
     grow_parser.add_argument("--made", type=Path, help="folder to keep the made descriptors in, or to find them in")
-    for each in (grow_parser, once_parser):
-        each.add_argument("--threads", type=int, default=2)
     real_parser.add_argument("--clips", type=int, default=240)
     real_parser.add_argument("--workers", type=int, default=2)
     once_parser.add_argument("engine")
@@ -66,7 +68,7 @@ def main() -> None:
     if given.verb == "real":
         real(given.sets, given.clips, given.workers)
     elif given.verb == "once":
-        once(given.engine, given.folder, given.threads)
+        once(given.engine, given.folder)
     elif given.made:
         grow(given, given.made)
     else:
@@ -157,3 +159,140 @@ def mixtures(bases: Whole, number: int, seed: int) -> Whole:
         mixed = mixed / np.linalg.norm(mixed, axis=2, keepdims=True) * 254
         part[:] = np.clip(np.rint(mixed), -127, 127)
     return made
+
+
+def grow(given: argparse.Namespace, folder: Path) -> None:
+    """Make the clips, measure each number of them by each engine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(not (folder / str(clips) / "clips.parquet").exists() for clips in given.clips):
+        bases, pairs = bases_and_pairs(stacks(given.sets), MOST_PLANTED)
+        for clips in given.clips:
+            make(folder / str(clips), bases, pairs, clips)
+    print("engine   clips   wall s    cpu s   memory MB   pairs a clip   planted found   (stages: wall s)", flush=True)
+    for clips in given.clips:
+        for engine in given.engines:
+            if engine != "exact" or clips <= given.most_exact:
+                command = [sys.executable, __file__, "once", engine, str(folder / str(clips))]
+                subprocess.run(command, check=True)
+        report_recall(folder / str(clips), given.engines)
+
+
+def make(folder: Path, bases: Whole, pairs: Whole, clips: int) -> None:
+    """Made clips with planted pairs among them: clips.parquet and places.npy, (pairs, 2)."""
+    folder.mkdir(exist_ok=True)
+    planted = pairs[: min(len(pairs), int(clips * PLANTED_SHARE / 2))]
+    made = mixtures(np.concatenate([bases, pairs[:, 0]]), clips, clips)
+    places = np.random.default_rng([4, clips]).permutation(clips)[: planted.shape[0] * 2].reshape(-1, 2)
+    made[places] = planted
+    np.save(folder / "places.npy", np.sort(places, axis=1))
+    write_bands(
+        folder / "clips.parquet", (([str(n) for n in range(s, min(s + BAND, clips))], made[s : s + BAND]) for s in range(0, clips, BAND))
+    )
+
+
+def once(engine: str, folder: Path) -> None:
+    """Candidates and the setting-up of their verification, once, in this process."""
+    stages: dict[str, float] = {}
+
+    def timed(module: Any, name: str) -> None:
+        function = getattr(module, name)
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            start = time.perf_counter()
+            result = function(*args, **kwargs)
+            stages[name] = stages.get(name, 0) + time.perf_counter() - start
+            return result
+
+        setattr(module, name, wrapped)
+
+    for module, name in ((searching, "set_up"), (searching.index, "_centres"), (searching.index, "_shard"), (searching.index, "_searched")):
+        timed(module, name)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    bands = StoredBands(folder / "clips.parquet")
+    found = candidates(bands, indexed=engine == "index")
+    rows = tuple({"video_id": video_id} for video_id in bands.video_ids)
+    tasks = chunked(Clips(folder, rows), Clips(folder, rows), found)
+    wall, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    pairs = np.array([[each.a, each.b] for each in found]).reshape(-1, 2)
+    np.save(folder / f"{engine}.npy", pairs)
+    known = {tuple(pair) for pair in pairs.tolist()}
+    planted = np.load(folder / "places.npy").tolist()
+    share = sum(tuple(pair) in known for pair in planted) / len(planted)
+    parts = ", ".join(f"{name.strip('_')} {seconds:.1f}" for name, seconds in stages.items())
+    print(
+        f"{engine:6} {len(bands):7} {wall:8.1f} {cpu:8.1f} {highest_memory_mb():11.0f} {len(pairs) / len(bands):14.1f} {share:15.4f}"
+        f"   ({parts}; {len(tasks)} tasks)",
+        flush=True,
+    )
+
+
+def highest_memory_mb() -> float:
+    """VmHWM of this process."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+
+
+def report_recall(folder: Path, engines: list[str]) -> None:
+    """Of the pairs that the exact search keeps, how many the index found."""
+    if "index" not in engines or not (folder / "index.npy").exists():
+        return
+    by_index = {tuple(pair) for pair in np.load(folder / "index.npy").tolist()}
+    planted = [tuple(pair) for pair in np.load(folder / "places.npy").tolist()]
+    if (folder / "exact.npy").exists():
+        exact = {tuple(pair) for pair in np.load(folder / "exact.npy").tolist()}
+        print(f"       of all exact candidates the index found {len(exact & by_index) / len(exact):.4f}")
+        kept = [pair for pair in planted if pair in exact]
+    else:
+        kept = kept_by_brute_force(StoredBands(folder / "clips.parquet"), planted[:: max(1, len(planted) // SAMPLE)][:SAMPLE])
+    share = sum(pair in by_index for pair in kept) / len(kept)
+    print(f"       of {len(kept)} planted pairs that brute force keeps the index found {share:.4f}", flush=True)
+
+
+def kept_by_brute_force(clips: Bands, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Those of some pairs in which one is among the MOST nearest of the other, both compared with all clips."""
+    sample = np.array(pairs).ravel()
+    chosen = np.stack([clips.band(place // BAND)[place % BAND] for place in sample.tolist()])
+    wholes, cells = _units(chosen[:, 0]), _units(chosen)
+    parts = []
+    for number in range(clips.number):
+        band = clips.band(number)
+        parts.append(np.maximum(_best(wholes, _units(band)), _best(_units(band[:, 0]), cells).T))
+    likeness = np.concatenate(parts, axis=1)
+    rows = np.arange(len(sample))
+    likeness[rows, sample] = -1
+    twin = sample.reshape(-1, 2)[:, ::-1].ravel()
+    own = likeness[rows, twin]
+    near = (np.count_nonzero(likeness > own[:, None], axis=1) < MOST) & (own >= LEAST_LIKE)
+    return [pair for pair, kept in zip(pairs, near.reshape(-1, 2).any(axis=1).tolist(), strict=True) if kept]
+
+
+def real(sets: list[Path], number: int, workers: int) -> None:
+    """All pairs of real clips, by stages."""
+    rows = [
+        {
+            **row,
+            "video_id": f"{folder.name}/{row['video_id']}",
+            "key_frames_path": row["key_frames_path"] and str(folder.resolve() / row["key_frames_path"]),
+        }
+        for folder in sets
+        for row in pyarrow.parquet.read_table(folder / "videos.parquet").to_pylist()
+    ]
+    clips = Clips.of(Path("/"), rows)
+    step = len(clips.rows) / number
+    chosen = Clips(clips.folder, tuple(clips.rows[int(place * step)] for place in range(number)))
+    run = runner("local", workers)
+    start = time.perf_counter()
+    described = describe_clips(chosen)
+    describing = time.perf_counter() - start
+    start = time.perf_counter()
+    found = candidates(described)
+    finding = time.perf_counter() - start
+    start = time.perf_counter()
+    matches = same_scans(chosen, None, run)
+    whole = time.perf_counter() - start
+    print(f"{number} clips, {len(found)} candidates, {len(matches)} matches; {workers} workers: {whole:.1f} s in all")
+    print(f"of it: describing (one process alone) {describing:.1f} s, candidates {finding:.2f} s, the rest is verification")
+
+
+if __name__ == "__main__":
+    main()

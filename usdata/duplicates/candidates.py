@@ -1,8 +1,8 @@
 """Which pairs of clips are worth a closer look: each clip with those whose descriptors come nearest.
 
-A clip's whole picture is compared with every cell of every other clip, as it is and mirrored: all pairs where they are few, those that an index
-finds where they are many. Whichever found a pair, how like it is and from where it is aligned are computed exactly, and nothing
-depends on the number of threads.
+A clip's whole picture is compared with every cell of every other clip, as it is and mirrored: of all pairs where clips are few, of those
+that an index finds where they are many. Whichever found a pair, how like it is and from where it is aligned are computed exactly,
+and nothing depends on the number of threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from usdata.duplicates.all_pairs import near_pairs
 from usdata.duplicates.bands import Bands, Descriptors
 from usdata.duplicates.content import Start
 from usdata.duplicates.nearest import LEAST_LIKE, Pairs, nearest
-from usdata.duplicates.setting_up import NO_START, all_starts, set_up
+from usdata.duplicates.setting_up import all_starts, set_up
 
 MOST, MOST_HINTED = 12, 36  # clips that one is looked at with; where the two sets are known to hold the same scans
 INDEXED = 10_000  # clips, the geometric mean of two sets, from which the index is the quicker (benchmarks/duplicates_scale.py)
@@ -56,7 +56,7 @@ def candidates(
         found = near_pairs(first, second, most, within=within)
     likeness, starts = set_up(first, second, found.a, found.b)
     kept = nearest(Pairs(found.a, found.b, likeness), most, within=within)
-    every = (*all_starts(), None)
+    every = (*all_starts(), None)  # the last for NO_START
     return [
         Candidate(place_a, place_b, value, tuple(start for number in numbers if (start := every[number]) is not None))
         for place_a, place_b, value, numbers in zip(

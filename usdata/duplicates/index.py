@@ -1,7 +1,7 @@
 """The nearest clips of each clip by an index: an inverted file of cells, searched with whole pictures (faiss, the extra `index`).
 
-Cells of all clips are sorted into lists, each around a centre; a whole picture, plain and mirrored, is compared with the cells of the few lists whose
-centres are nearest to it (Jegou, Douze and Schmid, "Product Quantization for Nearest Neighbor Search", 2011, without the
+Cells of all clips are sorted into lists, each around a centre; a whole picture, plain and mirrored, is compared with the cells of the few
+lists whose centres are nearest to it (Jegou, Douze and Schmid, "Product Quantization for Nearest Neighbor Search", 2011, without the
 quantisation: cells stay as they are, 64 bytes each). Lists are filled and searched a shard at a time, so that memory stays bounded.
 
 Centres, cells and wholes are whole numbers, so that every product is exact in float32: the answer is the same for any number of threads.
@@ -28,6 +28,8 @@ FOUND = 64  # cells that are nearest to it; those of one clip are many, since ce
 SLACK = 0.02  # by which a likeness that the index finds may lie below the exact one: rounded cells are not quite of length WHOLE_NUMBERS
 SPARE = 2  # times so many clips as asked for are scored exactly
 QUERIES = 16_384  # wholes at once
+
+HELD = np.arange(len(CELLS))
 
 Floats = NDArray[np.float32]
 WIDTH = 64  # of a vector in the index: NUMBERS, and a zero, since faiss wants multiples of 8
@@ -80,7 +82,7 @@ def _searched(shard: Any, wholes: NDArray[np.int8], place: int, start: int, *, w
     for signs in (1, MIRRORED):
         products, cells = shard.search(_vectors(wholes * signs), FOUND)
         values.append(np.where(cells >= 0, products, -np.inf) / (lengths[:, None] * WHOLE_NUMBERS))
-        clips.append(np.where(cells >= 0, cells // len(CELLS) + start, -1))
+        clips.append(np.where(cells >= 0, cells // len(HELD) + start, -1))
     value, clip = np.concatenate(values, axis=1).astype(np.float32), np.concatenate(clips, axis=1)
     # Of the cells of one clip, the nearest alone.
     order = np.lexsort((-value, clip), axis=1)
@@ -101,8 +103,8 @@ def _shard(centres: Any, cells: Bands, start: int) -> Any:
     )
     lists.is_trained = True
     lists.nprobe = min(VISITED, centres.ntotal)
-    for number in range(start // BAND, min(-(-len(cells) // BAND), (start + SHARD) // BAND)):
-        lists.add(_vectors(cells.band(number).reshape(-1, NUMBERS)))
+    for number in range(start // BAND, min(cells.number, (start + SHARD) // BAND)):
+        lists.add(_vectors(cells.band(number)[:, HELD].reshape(-1, NUMBERS)))
     return lists
 
 
@@ -110,7 +112,7 @@ def _centres(cells: Bands) -> Floats:
     """(lists, WIDTH): spherical k-means of evenly drawn cells, rounded to whole numbers in each round."""
     import faiss
 
-    number = int(min(MOST_LISTS, max(1, min(len(cells), SHARD) * len(CELLS) // CELLS_IN_LIST)))
+    number = int(min(MOST_LISTS, max(1, min(len(cells), SHARD) * len(HELD) // CELLS_IN_LIST)))
     sample = _vectors(np.concatenate(list(_drawn(cells, number * TRAINED_ON))))
     centres = sample[np.linspace(0, len(sample) - 1, number).astype(int)]
     for _ in range(ROUNDS):
@@ -127,10 +129,10 @@ def _centres(cells: Bands) -> Floats:
 
 def _drawn(cells: Bands, number: int) -> Iterator[NDArray[np.int8]]:
     """About so many cells, evenly over all bands."""
-    step = max(1, len(cells) * len(CELLS) // number)
-    step += step % len(CELLS) == 0  # not the same cell of each clip
+    step = max(1, len(cells) * len(HELD) // number)
+    step += step % len(HELD) == 0  # not the same cell of each clip
     for band in range(cells.number):
-        yield cells.band(band).reshape(-1, NUMBERS)[(-band * BAND * len(CELLS)) % step :: step]
+        yield cells.band(band)[:, HELD].reshape(-1, NUMBERS)[(-band * BAND * len(HELD)) % step :: step]
 
 
 def _vectors(descriptors: NDArray[np.int8]) -> Floats:

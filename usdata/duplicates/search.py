@@ -1,8 +1,8 @@
 """All pairs of clips that show the same scan, within a data set or between two.
 
 Three steps over Parquet rows and key frames: describe each clip, find candidates among all, verify each candidate. The first and the last
-run in worker processes, or on a cluster, in chunks. Descriptors, 4.5 kB a clip, lie in a Parquet file for as long as the search runs where there is more
-than a band of them; in memory are a few bands, the candidates, and one chunk.
+run in worker processes, or on a cluster, in chunks. Descriptors, 4.5 kB a clip, lie in a Parquet file until candidates are found, where
+there is more than a band of them; in memory are a few bands, the candidates, and one chunk.
 Guarantee: the answer depends on the clips alone, not on their order, the workers or what was asked before.
 """
 

@@ -1,7 +1,8 @@
 """What is known exactly of given pairs of clips before their pictures are read: how like they are, and from where to align them.
 
-Pairs are taken in blocks, those of two bands together, so that memory stays bounded. A mirrored product differs from a plain one in the sign of its odd
-part alone, so both cost one. Products of whole numbers below 2**24 are exact in float32: the answer is the same on any machine.
+Pairs are taken in blocks, those of two bands together, so that memory stays bounded. A mirrored product differs from a plain one in the
+sign of its odd part alone, so both cost one. Products of whole numbers below 2**24 are exact in float32: the answer is the same on any
+machine.
 """
 
 from __future__ import annotations
@@ -90,7 +91,11 @@ def _of_block(a: Descriptors, b: Descriptors) -> tuple[NDArray[np.float32], NDAr
 
 
 def _apart(values: NDArray[np.float64]) -> NDArray[np.int16]:
-    """(pairs, STARTS): the best of `all_starts` by their values (pairs, starts), the first of equal ones, passing over what is near a better one."""
+    """(pairs, STARTS): the best of `all_starts`, of equal ones the first, without those that are near a better one.
+
+    Args:
+        values: Likeness from each start, (pairs, starts); overwritten.
+    """
     found = np.full((len(values), STARTS), NO_START, np.int16)
     rows = np.arange(len(values))
     for place in range(STARTS):
