@@ -59,7 +59,8 @@ def set_up(first: Bands, second: Bands, a: Places, b: Places) -> tuple[NDArray[n
     bands_a, bands_b = a // BAND, b // BAND
     order = np.lexsort((a, bands_b, bands_a))
     changes = np.flatnonzero(np.diff(bands_a[order]) | np.diff(bands_b[order])) + 1
-    held, band_a = -1, np.zeros((0, len(CELLS), NUMBERS), np.int8)
+    held = -1
+    band_a: Descriptors = np.zeros((0, len(CELLS), NUMBERS), np.int8)
     for together in np.split(order, changes) if len(order) else []:
         if bands_a[together[0]] != held:
             held = int(bands_a[together[0]])
