@@ -37,7 +37,7 @@ from usdata.duplicates import candidates as searching
 from usdata.duplicates.all_pairs import _best, _units
 from usdata.duplicates.bands import BAND, Bands, StoredBands, write_bands
 from usdata.duplicates.candidates import LEAST_LIKE, MOST, candidates
-from usdata.duplicates.descriptors import CELLS, NUMBERS, describe
+from usdata.duplicates.descriptors import CELLS, NUMBERS, WHOLE_NUMBERS, describe
 from usdata.duplicates.key_frames import SIDE, read_key_frames
 from usdata.duplicates.search import Clips, chunked, describe_clips, same_scans
 from usdata.engines import runner
@@ -156,7 +156,7 @@ def mixtures(bases: Whole, number: int, seed: int) -> Whole:
         chosen = rng.integers(len(bases), size=(len(part), MIXED))
         weights = rng.dirichlet([MAIN_WEIGHT, *[2.0] * (MIXED - 1)], size=len(part)).astype(np.float32)
         mixed = sum(bases[chosen[:, each]] * weights[:, each, None, None] for each in range(MIXED))
-        mixed = mixed / np.linalg.norm(mixed, axis=2, keepdims=True) * 254
+        mixed = mixed / np.linalg.norm(mixed, axis=2, keepdims=True) * WHOLE_NUMBERS
         part[:] = np.clip(np.rint(mixed), -127, 127)
     return made
 

@@ -132,7 +132,7 @@ def sample(path: Path) -> list[Gray]:
                     collector.offer(look.frame.pixels, lambda look=look: look.frame.pixels)  # type: ignore[misc]
     except ReadError:
         return []
-    return collector._frames
+    return collector.frames
 
 
 def m_mode(tissue: Gray, times_s: NDArray[np.float64], height: int, rng: np.random.Generator) -> Gray:

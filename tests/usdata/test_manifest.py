@@ -12,7 +12,7 @@ from usdata.errors import DataSetError
 
 
 def pair(a: str, b: str) -> dict[str, Any]:
-    numbers = {"score": 1.0, "scale": 1.0, "shift_x": 0.0, "shift_y": 0.0, "flip": False}
+    numbers = {"score": 1.0, "motion": None, "scale": 1.0, "scale_y": 1.0, "shift_x": 0.0, "shift_y": 0.0, "flip": False}
     frames = {"first_frame_a": 0, "last_frame_a": 1, "first_frame_b": 0, "last_frame_b": 1}
     return {"video_id_a": a, "video_id_b": b, "kind": "file", **numbers, **frames}
 

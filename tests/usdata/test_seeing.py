@@ -72,6 +72,7 @@ def test_the_mask_beside_the_images_covers_the_letters(raw: Path, tmp_path: Path
     assert (mask[expected] > 0).mean() > 0.85
     assert (mask > 0).sum() < 2.5 * expected.sum()
     kept = {Path(path).name for path in dataset.frames["path"]} | {path.name}
+    kept |= {Path(path).name for path in videos["key_frames_path"].dropna()}
     assert {file.name for file in (tmp_path / "set" / "images").rglob("*.png")} == kept
 
 

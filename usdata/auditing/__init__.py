@@ -1,7 +1,8 @@
 """Audit a data set: what is in it, what is wrong with it, and how much of its labels a shortcut could explain.
 
-Comes in: a data set folder. Goes out: statistics and findings, and one page, SET/report.html. Guarantees: the manifest is only read; every
-count is exact; equal data sets give equal results and equal pages.
+Comes in: a data set folder. Goes out: statistics and findings, and one page, SET/report.html. Guarantees: the manifest is only read, except
+for duplicates.parquet, which is renewed where an older version searched; every count is exact; equal data sets give equal results
+and equal pages.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 from usdata.auditing.finding import LEVELS, Finding, check_fail_on
 from usdata.auditing.findings import find
+from usdata.auditing.renewal import with_new_duplicates
 from usdata.auditing.report import render
 from usdata.auditing.statistics import prepare, statistics
 from usdata.auditing.terminal import print_audit
@@ -62,12 +64,14 @@ def audit(dataset: str | Path, *, write_report: bool = True) -> AuditResult:
 
     Args:
         dataset: The data set's folder.
-        write_report: Write the page; without it the folder stays as it is.
+        write_report: Write the page, and renew duplicates.parquet where it is old; without it the folder stays as it is.
 
     Raises:
         DataSetError: The folder is not a data set, or a table of it is missing or unreadable.
     """
     opened = open_dataset(dataset)
+    if write_report:
+        opened = with_new_duplicates(opened)
     tables = prepare(opened)
     counted = statistics(tables)
     findings = find(tables, counted)

@@ -43,6 +43,7 @@ from usdata.building.staging import (
 )
 from usdata.building.tables import decoder_versions, source_counts, unexpected_counts, write_tables
 from usdata.console import progress, say
+from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.duplicates.search import Clips, rows_of, same_scans
 from usdata.engines import Failure, Runner, runner
 from usdata.errors import ReadError, Stopped, UserError
@@ -184,7 +185,9 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     refuse_occupied(out)
     listing = listed(recipe, raw)
     hashes, rows = _hash_raw(listing.rows, raw)
-    inputs = identity(recipe.digest, steps_digest(STEP_VERSION, decoder_versions(), listing.private.mark), files_digest(hashes))
+    inputs = identity(
+        recipe.digest, steps_digest(STEP_VERSION, DUPLICATES_VERSION, decoder_versions(), listing.private.mark), files_digest(hashes)
+    )
     shown = {row.public_path: hashes[row.path] for row in rows if row.path in hashes}
     found = existing(out)
     same = found is not None and found.get("input_digest") == inputs["input_digest"]

@@ -32,9 +32,9 @@ def identity(recipe_digest: str, steps_digest: str, raw_digest: str) -> dict[str
     }
 
 
-def steps_digest(step_version: int, decoders: Mapping[str, str], secret_mark: str | None) -> str:
+def steps_digest(step_version: int, duplicates_version: int, decoders: Mapping[str, str], secret_mark: str | None) -> str:
     """Of what decides about a clip's result beside recipe and bytes; another secret makes other pseudonyms."""
-    return sha256_text(canonical_json([step_version, dict(decoders), secret_mark]))
+    return sha256_text(canonical_json([step_version, duplicates_version, dict(decoders), secret_mark]))
 
 
 def files_digest(hashes: Mapping[str, tuple[str, int]]) -> str:

@@ -1,9 +1,9 @@
 """Where one clip's picture lies in another's: scale and shift, by the mean pictures of both.
 
-The correlation of the two band-passed means is climbed from several starts, first at half the side: Gauss-Newton in the four parameters
-of the placement. Up to the sign, the gradient of the correlation is that of the squared distance of unit vectors (Evangelidis and Psarakis,
-"Parametric Image Alignment using Enhanced Correlation Coefficient Maximization", 2008), so a step costs one least-squares problem of four
-unknowns.
+The correlation of the two band-passed means is climbed from several starts, first at a quarter of the side, where slopes reach far, then at
+half of it and at last in full: Gauss-Newton in the four parameters of the placement. Up to the sign, the gradient of the correlation is
+that of the squared distance of unit vectors (Evangelidis and Psarakis, "Parametric Image Alignment using Enhanced Correlation Coefficient
+Maximization", 2008), so a step costs one least-squares problem of four unknowns.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from usdata.duplicates.descriptors import Cell, Floats, band
 from usdata.duplicates.key_frames import SIDE
 
-COARSE_SIDE = SIDE // 2
+COARSEST_SIDE, COARSE_SIDE = SIDE // 4, SIDE // 2
+CLIMBED_ON = 2  # of the starts, the best at the coarsest side
 AROUND = 4.0  # pixels, see descriptors
-STEPS, FEWER_STEPS = 8, 6
-LONGEST_STEP = 0.04  # of the side
+MOST_STEPS, LEAST_GAIN = 16, 1e-3  # a climb ends when a step, but for the first three, gains less correlation than that
+LONGEST_STEP, FARTHEST_BACK = 0.04, 0.02  # of the side; correlation that an early step may lose
 LEAST_COMMON = 0.3  # of the picture must lie in the other
 SMALLEST, LARGEST = 0.5, 2.0
 
@@ -82,25 +83,31 @@ def align_coarsely(mean_a: Floats, mean_b: Floats, starts: Sequence[Placement]) 
         mean_b: Of b, likewise; mirrored where b is a's mirror image.
         starts: Placements to climb from, one or more.
     """
-    small = [
-        np.asarray(cv2.resize(mean, (COARSE_SIDE, COARSE_SIDE), interpolation=cv2.INTER_AREA), np.float32) for mean in (mean_a, mean_b)
-    ]
-    found = [_climb(small[0], small[1], start, STEPS) for start in starts]
-    return max(found, key=lambda pair: pair[0])
+    found = sorted(
+        (_climb(_shrunk(mean_a, COARSEST_SIDE), _shrunk(mean_b, COARSEST_SIDE), start) for start in starts),
+        key=lambda pair: -pair[0],
+    )
+    apart = [pair for place, pair in enumerate(found) if all(pair[1].distance(other) > 0.5 / SIDE for _, other in found[:place])]
+    coarse_a, coarse_b = _shrunk(mean_a, COARSE_SIDE), _shrunk(mean_b, COARSE_SIDE)
+    return max((_climb(coarse_a, coarse_b, placement) for _, placement in apart[:CLIMBED_ON]), key=lambda pair: pair[0])
+
+
+def _shrunk(mean: Floats, side: int) -> Floats:
+    return np.asarray(cv2.resize(mean, (side, side), interpolation=cv2.INTER_AREA), np.float32)
 
 
 def align_finely(mean_a: Floats, mean_b: Floats, start: Placement) -> tuple[float, Placement]:
     """The placement at the full side, from a coarse one."""
-    return _climb(mean_a, mean_b, start, FEWER_STEPS)
+    return _climb(mean_a, mean_b, start)
 
 
-def _climb(picture_a: Floats, picture_b: Floats, start: Placement, steps: int) -> tuple[float, Placement]:
+def _climb(picture_a: Floats, picture_b: Floats, start: Placement) -> tuple[float, Placement]:
     side = picture_a.shape[0]
     target = band(picture_a, AROUND)
     places = ((np.arange(side) + 0.5) / side).astype(np.float32)
     best, best_placement = -1.0, start
     placement = start
-    for step in range(steps):
+    for step in range(MOST_STEPS):
         common = placement.common(side)
         if np.count_nonzero(common) < LEAST_COMMON * common.size:
             break
@@ -112,10 +119,11 @@ def _climb(picture_a: Floats, picture_b: Floats, start: Placement, steps: int) -
             break
         a, b = a / length_a, b / length_b
         correlation = float(np.sum(a * b))
-        if correlation <= best + 1e-4 and (step > 2 or correlation < best - 0.02):
-            break
-        if correlation > best:
+        gain = correlation - best
+        if gain > 0:
             best, best_placement = correlation, placement
+        if gain < LEAST_GAIN and (step > 2 or gain < -FARTHEST_BACK):
+            break
         across = cv2.Sobel(seen, cv2.CV_32F, 1, 0, scale=side / 8) / placement.width
         down = cv2.Sobel(seen, cv2.CV_32F, 0, 1, scale=side / 8) / placement.height
         slopes = np.stack([across, down, across * places, down * places[:, None]], axis=-1)[common]

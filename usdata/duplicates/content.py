@@ -181,12 +181,13 @@ def _units(vectors: Sequence[Floats]) -> Floats:
 
 
 def _found(likeness: Floats, motion: Floats | None) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Places of frames of which each is the other's best and the two are the same, by a's."""
+    """Places of frames that are the same, and of which each is the other's best; by a's."""
     # What changes says better which frame it is.
     together = likeness if motion is None else likeness + motion
     best = together.argmax(axis=1)
     rows = np.arange(len(likeness))
-    mutual = together.argmax(axis=0)[best] == rows
+    # Where nothing changes, each frame is as good as any other.
+    mutual = (motion is None) | (together.argmax(axis=0)[best] == rows)
     like = likeness[rows, best]
     same = like >= SAME if motion is None else (like >= LIKE) & (motion[rows, best] >= MOVES_LIKE)
     found = np.flatnonzero(mutual & same)

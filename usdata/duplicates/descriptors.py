@@ -28,7 +28,8 @@ DESCRIBED_SIDE = 32
 AROUND = 3.0  # pixels of DESCRIBED_SIDE, the surroundings by whose contrast a pixel is divided
 LOWEST = 8  # coefficients along each side
 SCALES, STEP, MOST_UNEVEN = (1.0, 0.88, 0.77), 0.06, 0.2
-WHOLE_NUMBERS = 254.0  # what a unit descriptor is multiplied with; no coefficient reaches a half, so that all fit into a byte
+LEAST_LENGTH = 1.0  # of the coefficients over their spread, whose length is typically 8; an even picture has none
+WHOLE_NUMBERS = 180.0  # what a unit descriptor is multiplied with; hardly a coefficient reaches .7, so that all fit into a byte
 
 # Standard deviation of each coefficient (down: vertical frequency, across: horizontal) over 359 real lung recordings and all their cells.
 SPREAD = np.array(
@@ -77,5 +78,6 @@ def describe(mean: Floats) -> NDArray[np.int8]:
         bands.append(band(cv2.resize(mean[top:bottom, left:right], size, interpolation=cv2.INTER_AREA).astype(np.float32), AROUND))
     coefficients = dctn(np.stack(bands).astype(np.float64), axes=(1, 2), norm="ortho")[:, :LOWEST, :LOWEST] / SPREAD
     numbers = coefficients.reshape(len(CELLS), -1)[:, 1:]
-    numbers /= np.maximum(np.linalg.norm(numbers, axis=1, keepdims=True), 1e-9)
+    lengths = np.linalg.norm(numbers, axis=1, keepdims=True)
+    numbers = np.where(lengths > LEAST_LENGTH, numbers / np.maximum(lengths, LEAST_LENGTH), 0)
     return np.asarray(np.clip(np.rint(numbers * WHOLE_NUMBERS), -127, 127), np.int8)

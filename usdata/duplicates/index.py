@@ -29,7 +29,7 @@ SLACK = 0.02  # by which a likeness that the index finds may lie below the exact
 SPARE = 2  # times so many clips as asked for are scored exactly
 QUERIES = 16_384  # wholes at once
 
-HELD = np.arange(len(CELLS))
+HELD = np.arange(0, len(CELLS), 2)  # cells that lists hold, a checkerboard: the others lie between them, and are compared in the end
 
 Floats = NDArray[np.float32]
 WIDTH = 64  # of a vector in the index: NUMBERS, and a zero, since faiss wants multiples of 8

@@ -22,6 +22,7 @@ from usdata.imaging.evidence import EvidenceCollector
 from usdata.imaging.geometry import Geometry, box_of
 
 SIDE = 64
+MOST_KEY_FRAMES = 48  # twice what the evidence samples
 LIT_LEVEL, LEAST_LIT = 16, 0.02  # gray levels; share of a row or column that reaches them at some time
 LEAST_CONTRAST = 6.0  # standard deviation in gray levels of the shrunk picture
 

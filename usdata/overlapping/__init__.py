@@ -131,7 +131,7 @@ def overlap(a: str | Path, b: str | Path | None = None, *, page: str | Path | No
             clips_b=len(second.videos),
             left_out=sorted(row["video_id"] for row in every if row["key_frames_path"] is None),
             pairs=[pairs[key] for key in sorted(pairs)],
-            known=[f"{each.a} and {each.b}: {each.what} ({hits[each.a, each.b]:,} pairs found)" for each in known],
+            known=[f"{each.a} and {each.b}: {each.what} ({_counted(hits[each.a, each.b])} found)" for each in known],
         )
         if out is not None:
             from usdata.overlapping.page import write_page
@@ -179,6 +179,10 @@ def _facts(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, Any]:
 
 def _same(one: str | None, other: str | None) -> bool | None:
     return None if one is None or other is None else one == other
+
+
+def _counted(pairs: int) -> str:
+    return f"{pairs:,} pair{'' if pairs == 1 else 's'}"
 
 
 def _interval(indices: Sequence[int]) -> tuple[int, int]:

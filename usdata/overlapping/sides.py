@@ -43,7 +43,7 @@ class Side:
     @cached_property
     def frames(self) -> list[dict[str, Any]]:
         """Of frames.parquet what is compared and shown."""
-        columns = ["frame_id", "video_id", "frame_index", "pixel_sha256", "path"]
+        columns = ["frame_id", "video_id", "frame_index", "pixel_sha256", "quality_std", "path"]
         return list(manifest.read_table(self.folder, manifest.FRAMES).select(columns).to_pylist())
 
     @property

@@ -26,7 +26,7 @@ from usdata.splitting.applying import Placed, place
 from usdata.splitting.leaks import Leaks
 from usdata.splitting.proof import Proof, counted, proof_of, prove
 from usdata.splitting.published import Published, read_published
-from usdata.splitting.writing import staged, take_place, write_successor
+from usdata.successor import staged, take_place, with_parts, write_successor
 
 __all__ = ["Proof", "SplitResult", "prove", "split"]
 
@@ -241,7 +241,8 @@ def _written(
 ) -> SplitResult:
     """Write and prove; what was made here is put in place only if the proof holds."""
     with staged(out) as staging:
-        successor = write_successor(out, staging, about, split_values, fold_values)
+        frames = with_parts(manifest.read_table(out, manifest.FRAMES), split_values, fold_values)
+        successor = write_successor(out, staging, about, {manifest.FRAMES: frames})
         # Read, because the folder is renamed.
         proofs = [prove(successor, column) for column in ("fold", "split")]
         for proof in proofs:

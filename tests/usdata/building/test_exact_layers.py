@@ -34,6 +34,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> manifest.DataSet:
     source_of = {"name": "s", "layout": "files", "pattern": r"(?P<patient>[a-z_]+)\.", "patient_ids": "public"}
     sampling = {"rule": "every", "every": 2, "over": "decoded"}
     settings = {"name": "layers", "sources": [source_of | {"sampling": sampling}], "folds": {"count": 0}, "modes": None}
+    settings["duplicates"] = {"content": False}
     recipe = Recipe.model_validate(settings)
     build(recipe, raw=raw, out=folder / "set", workers=2)
     return manifest.open_dataset(folder / "set")

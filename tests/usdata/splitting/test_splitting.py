@@ -99,11 +99,13 @@ def test_the_bytes_do_not_depend_on_how_a_large_table_is_read(tmp_path: Path) ->
     about = {"name": "x", "classes": [], "recipe_digest": "ab" * 32}
     manifest.write_about(tmp_path / "set", about)
     before = (tmp_path / "set" / "frames.parquet").read_bytes()
-    from usdata.splitting.writing import write_successor
+    from usdata.successor import with_parts, write_successor
 
     frames = manifest.open_dataset(tmp_path / "set").frames
     (tmp_path / "next").mkdir()
-    write_successor(tmp_path / "set", tmp_path / "next", about, frames["split"].tolist(), [int(fold) for fold in frames["fold"]])
+    table = manifest.read_table(tmp_path / "set", manifest.FRAMES)
+    same = with_parts(table, frames["split"].tolist(), [int(fold) for fold in frames["fold"]])
+    write_successor(tmp_path / "set", tmp_path / "next", about, {manifest.FRAMES: same})
     assert (tmp_path / "next" / "frames.parquet").read_bytes() == before
 
 
@@ -204,7 +206,8 @@ def test_killed_at_any_moment_a_whole_set_stands(standing: Path, tmp_path: Path)
     program = """
 import os, signal, sys
 from usdata.building import staging
-from usdata.splitting import split, writing
+from usdata import successor as writing
+from usdata.splitting import split
 moment, folder = int(sys.argv[1]), sys.argv[2]
 steps = 0
 def counting(function):

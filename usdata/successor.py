@@ -1,4 +1,4 @@
-"""Writing other splits and folds into a data set: a whole new folder beside it, then both exchanged.
+"""Writing other columns or rows into tables of a data set that stands: a whole new folder beside it, then both exchanged.
 
 The data set that stands is never touched: everything that stays the same is linked (copied where links cannot be), the tables and, last,
 `dataset.json` are written anew, and the finished folder takes the old one's place in one step. Killed at any moment, a whole data set
@@ -20,7 +20,7 @@ from usdata import manifest
 from usdata.building.staging import disk_errors, locked, put_in_place
 from usdata.files import write_json
 
-MADE_ANEW = {*manifest.SCHEMAS, manifest.DATASET_JSON, "report.html"}  # a report would tell of the old folds
+MADE_ANEW = {*manifest.SCHEMAS, manifest.DATASET_JSON, "report.html"}  # a report would tell of the old tables
 
 
 @contextmanager
@@ -29,7 +29,7 @@ def staged(out: Path) -> Iterator[Path]:
     building, staging = out.parent / f".{out.name}.building", out.parent / f".{out.name}.splitting"
     with disk_errors(out), locked(building):
         try:
-            shutil.rmtree(staging, ignore_errors=True)  # of a split that was killed
+            shutil.rmtree(staging, ignore_errors=True)  # of one that was killed
             staging.mkdir()
             yield staging
         finally:
@@ -38,30 +38,37 @@ def staged(out: Path) -> Iterator[Path]:
                 building.rmdir()
 
 
-def write_successor(
-    out: Path, staging: Path, about: Mapping[str, Any], split: Sequence[str], fold: Sequence[int | None]
-) -> manifest.DataSet:
-    """Write the tables with other splits and folds, then dataset.json; all else is linked only when it takes its place.
+def write_successor(out: Path, staging: Path, about: Mapping[str, Any], others: Mapping[str, pa.Table]) -> manifest.DataSet:
+    """Write the tables, some of them other ones, then dataset.json; all else is linked only when it takes its place.
 
     Args:
         out: The data set that stands.
         staging: From `staged`.
         about: dataset.json to be, without digest; its `recipe_digest` goes into every table.
-        split: One value a row of frames.parquet, in its order.
-        fold: Likewise.
+        others: File name to the table that it is to hold, in the contract's order; tables that are not among them stay as they are.
     """
     for name, schema in manifest.SCHEMAS.items():
-        table = manifest.read_table(out, name)
-        columns = {column: table.column(column) for column in schema.names}
-        if name == manifest.FRAMES:
-            columns["split"] = pa.chunked_array([pa.array(split, type=schema.field("split").type)])
-            columns["fold"] = pa.chunked_array([pa.array(fold, type=schema.field("fold").type)])
+        table = others[name] if name in others else manifest.read_table(out, name)
         # One piece a column, and the schema of the contract: bytes depend on rows alone, not on how they were read.
-        arrays = [_whole(columns[field.name]).cast(field.type) for field in schema]
+        arrays = [_whole(table.column(field.name)).cast(field.type) for field in schema]
         fresh = pa.Table.from_arrays(arrays, schema=schema)
         manifest.write_table(staging, name, fresh, recipe_digest=about["recipe_digest"])
     manifest.write_about(staging, about)
     return manifest.open_dataset(staging)
+
+
+def with_parts(frames: pa.Table, split: Sequence[str], fold: Sequence[int | None]) -> pa.Table:
+    """frames.parquet with other splits and folds.
+
+    Args:
+        frames: The table.
+        split: One value a row, in its order.
+        fold: Likewise.
+    """
+    for name, values in (("split", split), ("fold", fold)):
+        place = frames.schema.get_field_index(name)
+        frames = frames.set_column(place, name, pa.array(values, type=manifest.FRAMES_SCHEMA.field(name).type))
+    return frames
 
 
 def take_place(out: Path, staging: Path) -> None:

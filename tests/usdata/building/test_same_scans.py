@@ -1,0 +1,122 @@
+"""A build finds the same scan under another name: one group, one fold, a row with its place, a finding where labels contradict."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from tests.usdata.clips import write_video
+from tests.usdata.duplicates.scans import scan
+from usdata import manifest
+from usdata.auditing import audit
+from usdata.building import build
+from usdata.cli import app
+from usdata.recipe import Recipe
+
+CLIPS = 6
+
+
+def recipe(**settings: object) -> Recipe:
+    source = {
+        "name": "ward",
+        "table": "t.csv",
+        "columns": {"path": "path", "patient": "patient", "label": "label"},
+        "patient_ids": "public",
+        "sampling": {"rule": "count", "count": 6},
+    }
+    return Recipe.model_validate({"name": "ward", "sources": [source], "modes": None, "folds": {"count": 3}} | settings)
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six patients' clips, and two that are taken from the first one's: smaller and darker, and cropped, mirrored and cut short."""
+    folder = tmp_path_factory.mktemp("ward")
+    for number in range(CLIPS):
+        write_video(folder / f"clip_{number}.mp4", list(scan(number)))
+    first = scan(0)
+    small = np.stack([cv2.resize(picture, (168, 140), interpolation=cv2.INTER_AREA) for picture in first])
+    write_video(folder / "z_small.mp4", list((small * 0.8).astype(np.uint8)))
+    write_video(folder / "z_part.mp4", list(np.ascontiguousarray(first[6:22, 16:184, 20:220, None][:, :, ::-1, 0])))
+    rows = [f"clip_{number}.mp4,p{number},{'sick' if number % 2 else 'well'}" for number in range(CLIPS)]
+    rows += ["z_small.mp4,p8,well", "z_part.mp4,p9,sick"]
+    (folder / "t.csv").write_text("path,patient,label\n" + "\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def built(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> manifest.DataSet:
+    return manifest.open_dataset(build(recipe(), raw=raw, out=tmp_path_factory.mktemp("sets") / "set").out)
+
+
+def test_the_pairs_stand_in_the_table_with_their_place(built: manifest.DataSet) -> None:
+    rows = built.duplicates.set_index(["video_id_a", "video_id_b"])
+    assert set(rows.index) == {
+        ("ward/clip_0_mp4", "ward/z_part_mp4"),
+        ("ward/clip_0_mp4", "ward/z_small_mp4"),
+        ("ward/z_part_mp4", "ward/z_small_mp4"),
+    }
+    assert set(rows["kind"]) == {"content"}
+    small, part = rows.loc[("ward/clip_0_mp4", "ward/z_small_mp4")], rows.loc[("ward/clip_0_mp4", "ward/z_part_mp4")]
+    assert (small["scale"], small["scale_y"]) == pytest.approx((0.7, 0.7), rel=0.02)
+    assert not small["flip"]
+    assert part["flip"]
+    assert (part["scale"], part["scale_y"]) == pytest.approx((1, 1), rel=0.02)
+    # x in b = 200 - (x in a - 20), y in b = y in a - 16
+    assert part["shift_x"] == pytest.approx(220, abs=3)
+    assert part["shift_y"] == pytest.approx(-16, abs=3)
+    assert abs(part["first_frame_a"] - 6 - part["first_frame_b"]) <= 1
+    assert part["last_frame_a"] <= 22
+    assert built.about["duplicates"]["pairs"] == 3
+
+
+def test_they_are_one_group_and_never_in_two_folds(built: manifest.DataSet) -> None:
+    groups = built.videos.set_index("path")["group_id"]
+    assert groups["clip_0.mp4"] == groups["z_small.mp4"] == groups["z_part.mp4"]
+    assert groups.drop("t.csv").nunique() == CLIPS
+    folds = built.frames.groupby("group_id")["fold"].nunique()
+    assert (folds == 1).all()
+
+
+def test_contradictory_labels_are_an_error_with_both_names(built: manifest.DataSet) -> None:
+    found = {finding.id: finding for finding in audit(built.folder).findings}
+    finding = found["conflicting-labels"]
+    assert finding.level == "error"
+    told = "\n".join(finding.rows)
+    assert "ward/clip_0_mp4" in told
+    assert "ward/z_part_mp4" in told
+    assert "sick" in told
+    assert "well" in told
+    assert CliRunner().invoke(app, ["audit", str(built.folder), "--fail-on", "conflicting-labels"]).exit_code == 3
+
+
+def test_the_search_can_be_left_out(raw: Path, tmp_path: Path) -> None:
+    without = manifest.open_dataset(build(recipe(duplicates={"content": False}), raw=raw, out=tmp_path / "set").out)
+    assert without.duplicates.empty
+    assert without.frames["group_id"].nunique() == CLIPS + 2
+    assert without.about["duplicates"]["version"] is None
+
+
+def test_equal_bytes_whatever_the_workers(raw: Path, built: manifest.DataSet, tmp_path: Path) -> None:
+    again = build(recipe(), raw=raw, out=tmp_path / "set", workers=1)
+    assert again.digest == built.digest
+
+
+def test_an_audit_renews_what_an_older_version_searched(built: manifest.DataSet, raw: Path, tmp_path: Path) -> None:
+    shutil.copytree(built.folder, tmp_path / "set")
+    old = tmp_path / "set"
+    manifest.write_table(
+        old, manifest.DUPLICATES, manifest.table_from_rows(manifest.DUPLICATES, []), recipe_digest=built.about["recipe_digest"]
+    )
+    manifest.write_about(old, dict(built.about) | {"duplicates": {"version": 0, "pairs": 0}})
+    found = {finding.id for finding in audit(old).findings}
+    assert "conflicting-labels" in found
+    assert (old / manifest.DUPLICATES).read_bytes() == (built.folder / manifest.DUPLICATES).read_bytes()
+    assert manifest.open_dataset(old).digest == built.digest
+    assert manifest.open_dataset(old).about == built.about
+    assert build(recipe(), raw=raw, out=old).unchanged
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
