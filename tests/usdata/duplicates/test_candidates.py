@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -184,7 +185,7 @@ def test_bands_on_disk_are_what_was_written(tmp_path: Path, clips: int) -> None:
     descriptors = made(clips, seed=14) if clips else np.zeros((0, len(CELLS), NUMBERS), np.int8)
     ids = [f"clip-{place}" for place in range(clips)]
     cuts = [0, min(3, clips), min(40, clips), clips]
-    parts = ((ids[start:end], descriptors[start:end]) for start, end in zip(cuts, cuts[1:], strict=False))
+    parts = ((ids[start:end], descriptors[start:end]) for start, end in pairwise(cuts))
     write_bands(tmp_path / "clips.parquet", parts)
     stored, array = StoredBands(tmp_path / "clips.parquet"), Bands(descriptors)
     assert len(stored) == len(array) == clips
