@@ -20,7 +20,7 @@ from usdata.duplicates.nearest import LEAST_LIKE, Pairs, nearest
 from usdata.duplicates.setting_up import all_starts, set_up
 
 MOST, MOST_HINTED = 12, 36  # clips that one is looked at with; where the two sets are known to hold the same scans
-INDEXED = 10_000  # clips, the geometric mean of two sets, from which the index is the quicker (benchmarks/duplicates_scale.py)
+INDEXED = 10_000  # clips, geometric mean of two sets, up to which all pairs take less than a minute, and nothing is missed
 SLOW = 20_000  # from which it says so where the index is missing
 
 __all__ = ["INDEXED", "LEAST_LIKE", "MOST", "MOST_HINTED", "Candidate", "Descriptors", "candidates"]
