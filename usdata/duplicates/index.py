@@ -21,9 +21,9 @@ from usdata.duplicates.descriptors import CELLS, MIRRORED, NUMBERS, WHOLE_NUMBER
 from usdata.duplicates.nearest import LEAST_LIKE, NearPairs, Pairs, joined
 
 SHARD = 16 * BAND  # clips whose cells are in lists at once: 300 MB
-CELLS_IN_LIST, MOST_LISTS = 1500, 4096
+CELLS_IN_LIST, MOST_LISTS = 1000, 4096
 TRAINED_ON, ROUNDS = 48, 8  # cells a list, and rounds of k-means, by which its centre is found
-VISITED = 40  # lists that a whole picture is compared with
+VISITED = 96  # lists that a whole picture is compared with
 FOUND = 64  # cells that are nearest to it; those of one clip are many, since cells overlap
 SLACK = 0.02  # by which a likeness that the index finds may lie below the exact one: rounded cells are not quite of length WHOLE_NUMBERS
 SPARE = 2  # times so many clips as asked for are scored exactly
