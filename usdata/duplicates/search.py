@@ -1,15 +1,17 @@
 """All pairs of clips that show the same scan, within a data set or between two.
 
 Three steps over Parquet rows and key frames: describe each clip, find candidates among all, verify each candidate. The first and the last
-run in worker processes, or on a cluster, in chunks; the memory that is needed is that of the descriptors, 4.5 kB a clip, and of one chunk.
+run in worker processes, or on a cluster, in chunks. Descriptors, 4.5 kB a clip, lie in a Parquet file until candidates are found, where
+there is more than a band of them; in memory are a few bands, the candidates, and one chunk.
 Guarantee: the answer depends on the clips alone, not on their order, the workers or what was asked before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +19,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from usdata.console import progress
-from usdata.duplicates.candidates import MOST, MOST_HINTED, Candidate, Descriptors, candidates
+from usdata.duplicates.bands import BAND, Bands, Descriptors, write_bands
+from usdata.duplicates.candidates import MOST, MOST_HINTED, Candidate, candidates
 from usdata.duplicates.content import LEAST_COARSE, Match, coarse_match, verified
 from usdata.duplicates.descriptors import CELLS, NUMBERS, describe
 from usdata.duplicates.key_frames import KeyFrames, read_key_frames
@@ -54,7 +57,7 @@ class Clips:
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """Candidates to be verified; it travels between processes."""
 
     first: Clips
@@ -75,18 +78,22 @@ def same_scans(first: Clips, second: Clips | None, run: Runner, *, hinted: bool 
         DataSetError: Key frames cannot be read.
         ReadError: A worker died of a clip.
     """
-    described = _described(first, run)
-    other = None if second is None else _described(second, run)
-    found = candidates(described, other, most=MOST_HINTED if hinted else MOST)
+    with tempfile.TemporaryDirectory(prefix="usdata-descriptors-") as folder:
+        described = _described(first, run, Path(folder) / "first.parquet")
+        other = None if second is None else _described(second, run, Path(folder) / "second.parquet")
+        found = candidates(described, other, most=MOST_HINTED if hinted else MOST)
     matches = [match for part in _verified(first, first if second is None else second, found, run) for match in part]
     return sorted(matches, key=lambda match: (match.a, match.b))
 
 
-def _described(clips: Clips, run: Runner) -> Descriptors:
-    """(clips, len(CELLS), NUMBERS)."""
+def _described(clips: Clips, run: Runner, path: Path) -> Bands:
+    """The clips' descriptors: an array where it is small, else in a file at that path."""
     chunks = [Clips(clips.folder, clips.rows[start : start + CLIPS_IN_CHUNK]) for start in range(0, len(clips.rows), CLIPS_IN_CHUNK)]
     parts = _run(describe_clips, chunks, [len(chunk.rows) for chunk in chunks], "describing clips", "clips", run)
-    return np.concatenate([*parts, np.zeros((0, len(CELLS), NUMBERS), np.int8)])
+    if len(clips.rows) <= BAND:
+        return Bands(np.concatenate([*parts, np.zeros((0, len(CELLS), NUMBERS), np.int8)]))
+    ids = ([str(row["video_id"]) for row in chunk.rows] for chunk in chunks)
+    return write_bands(path, zip(ids, parts, strict=True))
 
 
 def describe_clips(clips: Clips) -> Descriptors:
@@ -94,20 +101,27 @@ def describe_clips(clips: Clips) -> Descriptors:
     return np.stack([describe(_read(clips.folder, row).mean) for row in clips.rows])
 
 
-def _verified(first: Clips, second: Clips, found: Sequence[Candidate], run: Runner) -> list[list[Match]]:
-    tasks = []
-    for start in range(0, len(found), PAIRS_IN_CHUNK):
-        chunk = found[start : start + PAIRS_IN_CHUNK]
-        places_a, places_b = (sorted({getattr(candidate, side) for candidate in chunk}) for side in ("a", "b"))
-        some = [
-            Clips(clips.folder, tuple(clips.rows[place] for place in places)) for clips, places in ((first, places_a), (second, places_b))
-        ]
-        renumbered = tuple(replace(each, a=places_a.index(each.a), b=places_b.index(each.b)) for each in chunk)
-        tasks.append(_Pairs(some[0], some[1], renumbered))
+def _verified(first: Clips, second: Clips, found: Sequence[Candidate], run: Runner) -> Iterator[list[Match]]:
+    tasks = chunked(first, second, found)
     return _run(verify_pairs, tasks, [len(task.candidates) for task in tasks], "comparing clips", "pairs", run)
 
 
-def verify_pairs(pairs: _Pairs) -> list[Match]:
+def chunked(first: Clips, second: Clips, found: Sequence[Candidate]) -> list[Pairs]:
+    """Candidates in chunks, each with the rows of its clips: what verification is set up with."""
+    tasks = []
+    for start in range(0, len(found), PAIRS_IN_CHUNK):
+        chunk = found[start : start + PAIRS_IN_CHUNK]
+        places_a, places_b = sorted({each.a for each in chunk}), sorted({each.b for each in chunk})
+        new_a, new_b = ({place: number for number, place in enumerate(places)} for places in (places_a, places_b))
+        some = [
+            Clips(clips.folder, tuple(clips.rows[place] for place in places)) for clips, places in ((first, places_a), (second, places_b))
+        ]
+        renumbered = tuple(Candidate(new_a[each.a], new_b[each.b], each.likeness, each.starts) for each in chunk)
+        tasks.append(Pairs(some[0], some[1], renumbered))
+    return tasks
+
+
+def verify_pairs(pairs: Pairs) -> list[Match]:
     """Those of some candidates that show the same scan."""
 
     @lru_cache(maxsize=64)
@@ -131,19 +145,25 @@ def _read(folder: Path, row: Mapping[str, Any]) -> KeyFrames:
     return found
 
 
-def _run(step: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int], title: str, unit: str, run: Runner) -> list[Result]:
+def _run(
+    step: Callable[[Task], Result], tasks: Sequence[Task], sizes: Sequence[int], title: str, unit: str, run: Runner
+) -> Generator[Result, None, None]:
     """The results of a step over tasks, in their order; where the work is little, in this process."""
-    results: dict[int, Result] = {}
+    early: dict[int, Result] = {}
+    position = 0
     with progress(title, sum(sizes), unit) as advance:
         if sum(sizes) <= AT_ONCE:
-            return [step(task) for task in tasks]
+            yield from map(step, tasks)
+            return
         with closing(run(step, tasks, timeout_s=TIMEOUT_S)) as done:
-            for position, outcome in done:
+            for place, outcome in done:
                 if isinstance(outcome, Failure):
                     raise ReadError("comparing clips", outcome.reason, "run the same command again; report this if it comes back")
-                results[position] = outcome
-                advance(sizes[position])
-    return [results[position] for position in range(len(tasks))]
+                early[place] = outcome
+                advance(sizes[place])
+                while position in early:
+                    yield early.pop(position)
+                    position += 1
 
 
 def rows_of(matches: Sequence[Match]) -> Iterator[dict[str, Any]]:
