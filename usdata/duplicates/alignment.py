@@ -41,11 +41,15 @@ class Placement:
         """a is that cell of b."""
         return cls(*cell)
 
-    @classmethod
-    def around_cell(cls, cell: Cell) -> Placement:
-        """b is that cell of a."""
-        x, y, width, height = cell
-        return cls(-x / width, -y / height, 1 / width, 1 / height)
+    @property
+    def inverse(self) -> Placement:
+        """Where b's picture lies in a's."""
+        return Placement(-self.x / self.width, -self.y / self.height, 1 / self.width, 1 / self.height)
+
+    @property
+    def enlarges(self) -> bool:
+        """a shows more than b."""
+        return self.width * self.height > 1
 
     def distance(self, other: Placement) -> float:
         """Largest difference of the four numbers."""

@@ -104,17 +104,22 @@ class Start:
 
     @property
     def placement(self) -> Placement:
-        """The same as a placement."""
-        return Placement.around_cell(CELLS[self.cell]) if self.around else Placement.of_cell(CELLS[self.cell])
+        """Of the one whose whole picture is meant in the other."""
+        return Placement.of_cell(CELLS[self.cell])
 
 
 def coarse_match(a: KeyFrames, b: KeyFrames, starts: Sequence[Start]) -> tuple[float, bool, Placement]:
-    """The best alignment of two clips' means at half the side: correlation, mirrored, placement."""
-    means = {flip: np.ascontiguousarray(b.mean[:, ::-1]) if flip else b.mean for flip in {start.flip for start in starts}}
+    """The best alignment of two clips' means at half the side: correlation, mirrored, placement of a in b.
+
+    The one that shows less is always sought in the one that shows more, where all of it is to be found.
+    """
     found = []
-    for flip, mean in sorted(means.items()):
-        correlation, placement = align_coarsely(a.mean, mean, [start.placement for start in starts if start.flip == flip])
-        found.append((correlation, flip, placement))
+    for flip, around in sorted({(start.flip, start.around) for start in starts}):
+        mean_b = np.ascontiguousarray(b.mean[:, ::-1]) if flip else b.mean
+        placements = [start.placement for start in starts if (start.flip, start.around) == (flip, around)]
+        less, more = (mean_b, a.mean) if around else (a.mean, mean_b)
+        correlation, placement = align_coarsely(less, more, placements)
+        found.append((correlation, flip, placement.inverse if around else placement))
     return max(found, key=lambda each: each[0])
 
 
@@ -128,13 +133,18 @@ def verified(a: KeyFrames, b: KeyFrames, *, flip: bool, placement: Placement) ->
         placement: Of a in b, roughly.
     """
     pictures = b.pictures[:, :, ::-1] if flip else b.pictures
-    correlation, placement = align_finely(a.mean, np.ascontiguousarray(pictures.mean(axis=0, dtype=np.float32)), placement)
+    around = placement.enlarges
+    less, more = (pictures, a.pictures) if around else (a.pictures, pictures)
+    mean_of_less, mean_of_more = (np.ascontiguousarray(each.mean(axis=0, dtype=np.float32)) for each in (less, more))
+    correlation, placement = align_finely(mean_of_less, mean_of_more, placement.inverse if around else placement)
     if correlation < LEAST_FINE:
         return None
     placement = placement.rounded()
     # One thread: sums in another order would round otherwise.
     with threadpool_limits(1):
-        likeness, motion = _tables(a.pictures, pictures, placement)
+        likeness, motion = _tables(less, more, placement)
+    if around:
+        likeness, motion, placement = likeness.T, None if motion is None else motion.T, placement.inverse
     kind: Literal["content", "view"] = "content"
     same = _copied(likeness, motion, a.frame_index, b.frame_index)
     if same is None:

@@ -30,8 +30,9 @@ def test_a_planted_part_is_found_to_a_third_of_a_pixel(seed: int) -> None:
     assert correlation > 0.9
     assert found.distance(truth) < 0.34 / 64
     # The other way round: the whole in its part.
-    around = Placement(-truth.x / truth.width, -truth.y / truth.height, 1 / truth.width, 1 / truth.height)
-    starts = sorted((Placement.around_cell(cell) for cell in CELLS), key=around.distance)[:3]
+    around = truth.inverse
+    assert around.enlarges
+    starts = sorted((Placement.of_cell(cell).inverse for cell in CELLS), key=around.distance)[:3]
     _, coarse = align_coarsely(shrunk(whole), shrunk(whole[top:bottom, left:right]), starts)
     correlation, found = align_finely(shrunk(whole), shrunk(whole[top:bottom, left:right]), coarse)
     assert correlation > 0.9
@@ -59,7 +60,8 @@ def test_placements_are_shares_of_the_other_picture() -> None:
     assert not common[:, :4].any()
     assert common[:, 4:].all()
     cell = CELLS[7]
-    of, around = Placement.of_cell(cell), Placement.around_cell(cell)
+    of = Placement.of_cell(cell)
+    around = of.inverse
     # Once there and back again.
     assert of.x + of.width * around.x == pytest.approx(0)
     assert of.width * around.width == pytest.approx(1)
