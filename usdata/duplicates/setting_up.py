@@ -36,7 +36,9 @@ def all_starts() -> tuple[Start, ...]:
 def _near() -> NDArray[np.bool_]:
     """(starts, starts): which are nearly the same."""
     starts = all_starts()
-    numbers = np.array([[each.x, each.y, each.width, each.height] for each in (start.placement for start in starts)])
+    # Of a in b, whichever of the two is the cell.
+    placements = [start.placement.inverse if start.around else start.placement for start in starts]
+    numbers = np.array([[each.x, each.y, each.width, each.height] for each in placements])
     flips = np.array([start.flip for start in starts])
     distances = np.abs(numbers[:, None] - numbers).max(axis=2)
     return np.asarray((distances <= APART) & (flips[:, None] == flips))
