@@ -29,7 +29,7 @@ The whole way is done. What there is to see:
   audit report          $DEMO/set/report.html
   training run          $DEMO/run           (weights: $DEMO/run/export/backbone.safetensors)
   evaluation report     $DEMO/evaluation/report.html
-The evaluation shows how, not how well: minutes of training on a few simulated patients prove nothing about a method. Two of the five planted
-faults, a re-encoded copy and a burned-in name, are not found by this version's audit.
+The evaluation shows how, not how well: minutes of training on a few simulated patients prove nothing about a method. Of the five planted
+faults the audit names the copy under another patient too; what a burned-in name needs is in docs/guide/privacy.md.
 Next: your own clips. See docs/guide/your-own-clips.md
 TXT

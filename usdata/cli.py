@@ -370,7 +370,7 @@ def overlap(
         typer.Argument(metavar="[OTHER]", help="Another, or a folder of raw clips; without it, SET is compared with itself."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="HTML page to write, the clips side by side.")] = None,
-    fail: Annotated[bool, typer.Option("--fail", help="Exit with 3 if a clip stands in both.")] = False,
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 3 if a clip stands in both, or could not be read.")] = False,
     workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -390,8 +390,8 @@ def overlap(
         print_overlap(result)
         if out is not None:
             print(out)
-    if fail and result.pairs:
-        say("clips show the same scan")
+    if fail and (result.pairs or result.unread):
+        say("clips show the same scan" if result.pairs else "not all clips could be compared")
         raise typer.Exit(EXIT_FINDINGS)
 
 

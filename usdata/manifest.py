@@ -368,6 +368,12 @@ def open_dataset(folder: str | Path) -> DataSet:
     return DataSet(folder=folder, about=about)
 
 
+def duplicates_version(about: Mapping[str, Any]) -> int | None:
+    """Version of the search for the same scan that a data set was made with, from its dataset.json; None where none was made."""
+    version = about.get("duplicates", {}).get("version")
+    return None if version is None else int(version)
+
+
 def tables_digest(folder: Path) -> str:
     """The sha256 over the four tables' digests: what `dataset.json` calls `digest`."""
     lines = "".join(f"{name} {sha256_file(folder / name)}\n" for name in sorted(SCHEMAS))

@@ -185,7 +185,7 @@ def _without(frames: pd.DataFrame, guarded: Guarded, dataset: DataSet) -> pd.Dat
     kept = frames[~guarded.left_out].reset_index(drop=True)
     if kept["label"].nunique() < 2:
         reason = f"without the {guarded.clips_left_out} clips that stand in the pretraining or in their groups, no two classes are left"
-        raise UserError(dataset.folder, reason, "evaluate on another set, or drop --without-overlap")
+        raise UserError(dataset.folder, reason, "evaluate on another set, or keep them by name with --allow-overlap")
     return kept
 
 

@@ -178,13 +178,15 @@ def _licence_mix(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
 def _missing_images(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     folder = tables.dataset.folder
     rows = []
-    for relative in tables.frames["path"]:
+    beside = [path for column in ("key_frames_path", "overlay_path") for path in tables.kept[column].dropna()]
+    for relative in (*tables.frames["path"], *beside):
         path = image_path(folder, relative)
         if path is None or not path.is_file():
             rows.append(relative)
     if not rows:
         return None
-    message = f"{count(len(rows), 'image')} of {len(tables.frames):,} that the manifest names {'is' if len(rows) == 1 else 'are'} missing."
+    named, are = len(tables.frames) + len(beside), "is" if len(rows) == 1 else "are"
+    message = f"{count(len(rows), 'image')} of {named:,} that the manifest names {are} missing."
     return Finding("missing-images", "error", message, tuple(rows), "Build the set again: what is there stays, what is missing is made.")
 
 

@@ -69,7 +69,7 @@ def conflicting_labels(tables: Tables, statistics: dict[str, Any]) -> Finding | 
         )
     if mixed:
         parts.append(
-            f"{count(len(mixed), 'group')} of one patient or exam {'holds' if len(mixed) == 1 else 'hold'} clips of different labels"
+            f"{count(len(mixed), 'group')} of patients, exams and copies {'holds' if len(mixed) == 1 else 'hold'} clips of different labels"
         )
     advice = (
         "Settle which label is right, or leave these clips out: one of the two is wrong."

@@ -17,7 +17,7 @@ from usdata.successor import staged, take_place, write_successor
 
 def with_new_duplicates(dataset: manifest.DataSet) -> manifest.DataSet:
     """The data set, its duplicates renewed on disk where they were old."""
-    if dataset.about["duplicates"]["version"] in (None, VERSION):
+    if manifest.duplicates_version(dataset.about) in (None, VERSION):
         return dataset
     before = manifest.read_table(dataset.folder, manifest.DUPLICATES).to_pylist()
     videos = [row for row in manifest.read_table(dataset.folder, manifest.VIDEOS).to_pylist() if row["status"] == "ok"]

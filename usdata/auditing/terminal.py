@@ -25,6 +25,7 @@ ROWS_SHOWN = {
     "failed-clips": 10,
     "leakage-groups": 5,
     "leakage-duplicates": 5,
+    "duplicate-clips": 5,
     "conflicting-labels": 5,
     "too-few-groups": 5,
     "single-source-label": 7,

@@ -83,7 +83,9 @@ def is_whole(out: Path, about: Mapping[str, Any]) -> bool:
     if any(not (out / name).is_file() for name in manifest.SCHEMAS) or manifest.tables_digest(out) != about["digest"]:
         return False
     paths = manifest.read_table(out, manifest.FRAMES).column("path").to_pylist()
-    return all((out / path).is_file() for path in paths)
+    videos = manifest.read_table(out, manifest.VIDEOS)
+    beside = [path for column in ("key_frames_path", "overlay_path") for path in videos.column(column).to_pylist() if path is not None]
+    return all((out / path).is_file() for path in (*paths, *beside))
 
 
 def journal_name(video_id: str) -> str:

@@ -143,10 +143,13 @@ def read_key_frames(folder: Path, video: Mapping[str, Any]) -> KeyFrames | None:
     if video["key_frames_path"] is None:
         return None
     path = folder / video["key_frames_path"]
+    if not path.is_file():
+        raise DataSetError(path, "this picture of key frames is missing", "build the set again with --overwrite: what is there stays")
     strip = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     index = np.asarray(video["key_frames"], np.int64)
     if strip is None or strip.shape != (len(index) * SIDE, SIDE):
-        raise DataSetError(path, "holds no key frames, or not those that were written", "build the set again")
+        advice = "remove it and build the set again with --overwrite: what is there stays"
+        raise DataSetError(path, "holds no key frames, or not those that were written", advice)
     x, y, width, height = video["key_frames_box"]
     pictures = np.asarray(strip, np.uint8).reshape(-1, SIDE, SIDE)
     return KeyFrames(video["video_id"], index, (x, y, width, height), pictures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,8 @@ class Pair:
     """A clip of the first set and one of the second (or two of one set) that show the same scan.
 
     Attributes:
-        a: video_id in the first.
-        b: video_id in the second.
+        a: video_id in the first; of a folder of raw clips the file.
+        b: Likewise in the second.
         kind: As in duplicates.parquet.
         score: Likewise.
         motion: Likewise.
@@ -72,6 +72,7 @@ class OverlapResult:
         clips_a: Clips of the first.
         clips_b: Of the second.
         left_out: Clips, of both, whose frames are all too dark or too flat to be compared by content.
+        unread: Clips of a raw folder that could not be read, and so were not compared, with the reason.
         pairs: The verified pairs, by name.
         known: What the catalogue knows of the sources of both, and how many pairs were found of it.
     """
@@ -81,6 +82,7 @@ class OverlapResult:
     clips_a: int
     clips_b: int
     left_out: list[str]
+    unread: list[str]
     pairs: list[Pair]
     known: list[str]
 
@@ -122,22 +124,27 @@ def overlap(a: str | Path, b: str | Path | None = None, *, page: str | Path | No
         scans = same_scans(first.clips, None if within else second.clips, runner("local", workers), hinted=bool(known))
         by_content = {(match.a, match.b): _by_content(match, first, second) for match in scans}
         pairs = by_content | {(pair.a, pair.b): pair for pair in exact}
-        every = first.videos if within else [*first.videos, *second.videos]
+        both = (first,) if within else (first, second)
         hits = Counter((first.facts[a]["source"], second.facts[b]["source"]) for a, b in pairs)
         result = OverlapResult(
             a=first.name,
             b=second.name,
             clips_a=len(first.videos),
             clips_b=len(second.videos),
-            left_out=sorted(row["video_id"] for row in every if row["key_frames_path"] is None),
-            pairs=[pairs[key] for key in sorted(pairs)],
+            left_out=sorted(side.called(row["video_id"]) for side in both for row in side.videos if row["key_frames_path"] is None),
+            unread=sorted(name for side in both for name in side.unread),
+            pairs=[_called(pairs[key], first, second) for key in sorted(pairs)],
             known=[f"{each.a} and {each.b}: {each.what} ({_counted(hits[each.a, each.b])} found)" for each in known],
         )
         if out is not None:
             from usdata.overlapping.page import write_page
 
-            write_page(result, first, second, out)
+            write_page(result, [pairs[key] for key in sorted(pairs)], first, second, out)
     return result
+
+
+def _called(pair: Pair, first: Side, second: Side) -> Pair:
+    return replace(pair, a=first.called(pair.a), b=second.called(pair.b))
 
 
 def _exact(first: Side, second: Side) -> list[Pair]:

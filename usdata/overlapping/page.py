@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,11 +20,20 @@ SHOWN = 300  # pixels of a frame on the page
 MOST_SHOWN = 500  # pairs with pictures; the rest is in the JSON
 
 
-def write_page(result: OverlapResult, first: Side, second: Side, page: Path) -> None:
-    """Write it; it holds pictures of both sets, the likest pairs first."""
+def write_page(result: OverlapResult, pairs: Sequence[Pair], first: Side, second: Side, page: Path) -> None:
+    """Write it; it holds pictures of both sets, the likest pairs first.
+
+    Args:
+        result: What was found.
+        pairs: The same pairs by video_id, in the same order.
+        first: Where the first clips lie.
+        second: Where the second ones do.
+        page: The file.
+    """
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
-    ordered = sorted(result.pairs, key=lambda pair: (pair.same_label is not False, -pair.score, pair.a, pair.b))
-    rows = [{"pair": pair, "pictures": _pictures(pair, first, second)} for pair in ordered[:MOST_SHOWN]]
+    together = zip(result.pairs, pairs, strict=True)
+    ordered = sorted(together, key=lambda both: (both[0].same_label is not False, -both[0].score, both[0].a, both[0].b))
+    rows = [{"pair": pair, "pictures": _pictures(by_id, first, second)} for pair, by_id in ordered[:MOST_SHOWN]]
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, environment.get_template("page.html.jinja").render(result=result, rows=rows, more=len(ordered) - len(rows)))
 

@@ -25,15 +25,31 @@ class Side:
     Attributes:
         name: Of the data set or folder.
         folder: The data set.
+        raw: It was made of a folder of raw clips: these are called by their files, and nothing is told of their patients.
     """
 
     name: str
     folder: Path
+    raw: bool = False
+
+    @cached_property
+    def _all_videos(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = manifest.read_table(self.folder, manifest.VIDEOS).to_pylist()
+        return [row | {"patient_id": None} for row in rows] if self.raw else rows
 
     @cached_property
     def videos(self) -> list[dict[str, Any]]:
         """Rows of videos.parquet of the clips that are kept."""
-        return [row for row in manifest.read_table(self.folder, manifest.VIDEOS).to_pylist() if row["status"] == "ok"]
+        return [row for row in self._all_videos if row["status"] == "ok"]
+
+    @cached_property
+    def unread(self) -> list[str]:
+        """Raw clips that could not be read, with the reason; of a data set its own report tells."""
+        return [f"{row['path']}: {row['reason']}" for row in self._all_videos if self.raw and row["status"] == "failed"]
+
+    def called(self, video_id: str) -> str:
+        """What a clip is called: its id, or its file."""
+        return str(self.facts[video_id]["path"]) if self.raw else video_id
 
     @cached_property
     def facts(self) -> dict[str, dict[str, Any]]:
@@ -71,16 +87,22 @@ def sides(a: Path, b: Path | None, *, workers: int | None) -> Iterator[tuple[Sid
         DataSetError: A folder is missing, or a data set of another schema.
         UserError: A folder holds no ultrasound that can be read.
     """
+    if b is not None and a.resolve() == b.resolve():
+        raise UserError(b, "is named twice", "give it once: each pair of its clips is then compared")
     with ExitStack() as stack:
         first = _side(a, stack, workers)
         yield first, (first if b is None else _side(b, stack, workers))
 
 
 def _side(folder: Path, stack: ExitStack, workers: int | None) -> Side:
+    if folder.is_file():
+        raise DataSetError(folder, "is a file", "name a folder that 'usdata build' made, or one of raw clips")
     if not folder.is_dir():
         raise DataSetError(folder, "no such data set or folder of clips", "name a folder that 'usdata build' made, or one of raw clips")
     if (folder / manifest.DATASET_JSON).is_file():
         return Side(str(manifest.open_dataset(folder).about["name"]), folder)
+    if not any(folder.iterdir()):
+        raise UserError(folder, "is empty", "name a folder that 'usdata build' made, or one of raw clips")
     from usdata.building import build
 
     place = Path(stack.enter_context(TemporaryDirectory(prefix="usdata-overlap-"))) / "set"
@@ -94,4 +116,4 @@ def _side(folder: Path, stack: ExitStack, workers: int | None) -> Side:
     result = build(Recipe.model_validate(about), raw=folder, out=place, workers=workers)
     if not result.counts["ok"]:
         raise UserError(folder, "holds no ultrasound that can be read", f"see what lies in it with 'usdata scan {folder}'")
-    return Side(folder.name, place)
+    return Side(folder.name, place, raw=True)

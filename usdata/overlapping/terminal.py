@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from usdata.console import safe_text
 from usdata.overlapping import OverlapResult
 
 MOST_SHOWN = 20
+WORDS = {
+    "file": "equal files",
+    "packets": "equal packets",
+    "luma": "equal luma",
+    "pixels": "equal stored frames",
+    "content": "copies by content",
+    "view": "of one place at another moment",
+}
 
 
 def print_overlap(result: OverlapResult) -> None:
@@ -18,6 +28,9 @@ def print_overlap(result: OverlapResult) -> None:
         else f"{found:,} pair{'' if found == 1 else 's'} show{'s' if found == 1 else ''} the same scan"
     )
     print(f"{result.a}: {result.clips_a:,} clips compared{others}: {same}")
+    kinds = Counter(pair.kind for pair in result.pairs)
+    if len(kinds) > 1:
+        print("  " + ", ".join(f"{kinds[kind]:,} {word}" for kind, word in WORDS.items() if kinds[kind]))
     if result.contradictory:
         print(f"  {len(result.contradictory):,} of them under different labels")
     if result.across_patients:
@@ -36,5 +49,8 @@ def print_overlap(result: OverlapResult) -> None:
         print(f"  {told}\n    {safe_text(pair.a)}\n    {safe_text(pair.b)}")
     if found > MOST_SHOWN:
         print(f"  and {found - MOST_SHOWN:,} more: see --json or --out PAGE.html")
+    if result.unread:
+        print(f"{len(result.unread):,} could not be read and {'was' if len(result.unread) == 1 else 'were'} not compared, the first:")
+        print(f"  {safe_text(result.unread[0])}")
     if result.left_out:
         print(f"{len(result.left_out):,} clips are too dark or too flat to compare by content")

@@ -208,7 +208,7 @@ def _published(out: Path, opened: manifest.DataSet, source: Published, *, apply:
     frames = opened.frames.copy()
     frames[source.column] = pd.Series(placed.parts, index=frames.index, dtype=object)
     if not apply:
-        proof = proof_of(frames, opened.duplicates, opened.classes, source.column)
+        proof = proof_of(opened, frames, source.column)
         return SplitResult(out, opened.name, opened.digest, False, [proof], notes, placed, placed.leaks)
     if placed.unplaced:
         options = "train, val or test" if source.column == "split" else "none, or the number of a fold"

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from usdata.manifest import DataSet
+from usdata.manifest import DataSet, duplicates_version
 from usdata.splitting.leaks import Leaks, find_leaks, part_order
 
 UNLABELLED = "unlabelled"
@@ -54,6 +54,7 @@ class Proof:
         whole: All frames.
         leaks: What stands in two of them.
         labels: Labels in the order of the classes, "unlabelled" last.
+        searched: Whether the same scan was searched for by content when the set was built.
     """
 
     column: str
@@ -61,6 +62,7 @@ class Proof:
     whole: Part
     leaks: Leaks
     labels: list[str]
+    searched: bool = True
 
     @property
     def real_parts(self) -> list[Part]:
@@ -87,7 +89,9 @@ class Proof:
     @property
     def warnings(self) -> list[str]:
         """Labels that have fewer groups than there are parts, with the parts that lack them."""
-        told = []
+        told = (
+            [] if self.searched else ["the same scan was not searched for by content (duplicates.content: false): copies may stand in two"]
+        )
         for label in self.labels:
             groups = self.whole.label_groups.get(label, 0)
             lacking = [part.name for part in self.real_parts if not part.labels.get(label)]
@@ -120,22 +124,24 @@ def prove(dataset: DataSet, column: str) -> Proof:
         dataset: The opened data set.
         column: "fold" or "split".
     """
-    return proof_of(dataset.frames, dataset.duplicates, dataset.classes, column)
+    return proof_of(dataset, dataset.frames, column)
 
 
-def proof_of(frames: pd.DataFrame, duplicates: pd.DataFrame, classes: list[str], column: str) -> Proof:
+def proof_of(dataset: DataSet, frames: pd.DataFrame, column: str) -> Proof:
     """`prove` of rows that are not written yet; `column` of the frames may hold null."""
     rows = frames.copy()
     rows["part"] = pd.Series([part_name(value) for value in frames[column]], index=rows.index, dtype=object)
     rows["label_name"] = [label if isinstance(label, str) else UNLABELLED for label in rows["label"]]
     present = set(rows["label_name"])
-    labels = [*(name for name in classes if name in present), *sorted(present - {*classes, UNLABELLED})]
+    labels = [*(name for name in dataset.classes if name in present), *sorted(present - {*dataset.classes, UNLABELLED})]
     labels += [UNLABELLED] if UNLABELLED in present else []
     names = sorted({name for name in rows["part"] if name is not None}, key=part_order)
     parts = [_part(name, rows[rows["part"] == name]) for name in names]
     if rows["part"].isna().any():
         parts.append(_part("none", rows[rows["part"].isna()]))
-    return Proof(column, parts, _part("all", rows), find_leaks(rows, duplicates), labels)
+    return Proof(
+        column, parts, _part("all", rows), find_leaks(rows, dataset.duplicates), labels, duplicates_version(dataset.about) is not None
+    )
 
 
 def part_name(value: Any) -> str | None:

@@ -146,7 +146,7 @@ def test_key_frames_that_are_not_there_are_told(sets: tuple[Path, Path], tmp_pat
     shutil.copytree(sets[0], tmp_path / "set")
     strip = sorted((tmp_path / "set" / "images").rglob("*key_frames.png"))[0]
     strip.unlink()
-    with pytest.raises(DataSetError, match="holds no key frames"):
+    with pytest.raises(DataSetError, match="is missing"):
         overlap(tmp_path / "set")
 
 
