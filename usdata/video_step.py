@@ -265,7 +265,7 @@ def _looked_through(
     if seeing is not None:
         seen = see(evidence, info, seeing, colours.word)
         framing, proposal = seen.framing, seen.proposal
-        found = key_frames_of(evidence, framing.geometry)
+        found = key_frames_of(evidence, framing.geometry, hidden=framing.painted_over, margin=framing.margin)
         video |= seen.columns
         if video["fov_views"] is not None and video["fov_views"] > 1:
             video["flags"] = sorted([*video["flags"], "dual_view"])

@@ -58,6 +58,7 @@ class Overlap:
             f"{kinds[kind]} {verb if kinds[kind] == 1 else verbs}"
             for kind, verb, verbs in (
                 ("scan", "stands in what it was pretrained on", "stand in what it was pretrained on"),
+                ("view", "shows a place that stands in it, at another moment", "show places that stand in it, at another moment"),
                 ("patient", "is of a patient in it", "are of patients in it"),
                 ("group", "is of a group in it", "are of groups in it"),
             )
@@ -219,7 +220,7 @@ def _with_sets(what: Known, sets: Sequence[DataSet], provenance: Mapping[str, An
             frames = frames[frames["split"].isin(str(provenance["splits"]).split(", "))]
         path = folder / f"{number}.parquet"
         write_record(path, dataset, set(frames["video_id"]), earlier=what.record, digests=what.digests)
-        what = Known(open_record(path), (), True)
+        what = Known(open_record(path), (), what.whole)
     return what
 
 

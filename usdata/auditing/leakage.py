@@ -19,14 +19,16 @@ def _clip_facts(tables: Tables) -> dict[str, Any]:
     return {clip.video_id: clip for clip in records(tables.videos)}
 
 
-def _pairs(tables: Tables) -> list[tuple[str, str]]:
+def _pairs(tables: Tables, *, views: bool = True) -> list[tuple[str, str]]:
+    """Pairs of duplicates.parquet; without `views` those that are copies."""
     table = tables.dataset.duplicates
+    table = table if views else table[table["kind"] != "view"]
     return sorted(set(zip(table["video_id_a"], table["video_id_b"], strict=True)))
 
 
 def duplicate_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     """Clips that show the same scan: a warning, and an error where the set takes them for different patients or groups."""
-    pairs, clips = _pairs(tables), _clip_facts(tables)
+    pairs, clips = _pairs(tables, views=False), _clip_facts(tables)
     if not pairs:
         return None
     rows, strangers = [], 0
@@ -54,7 +56,7 @@ def conflicting_labels(tables: Tables, statistics: dict[str, Any]) -> Finding | 
     """Labels that contradict each other: an error among clips that duplicates join, a note inside a group."""
     mixed = []
     rows = _contradictions(
-        _pairs(tables), {video: clip.label for video, clip in _clip_facts(tables).items() if isinstance(clip.label, str)}
+        _pairs(tables, views=False), {video: clip.label for video, clip in _clip_facts(tables).items() if isinstance(clip.label, str)}
     )
     for group, members in tables.kept.groupby("group_id"):
         labels = sorted(set(members["label"].dropna()))

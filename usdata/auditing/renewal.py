@@ -21,8 +21,9 @@ def with_new_duplicates(dataset: manifest.DataSet) -> manifest.DataSet:
         return dataset
     before = manifest.read_table(dataset.folder, manifest.DUPLICATES).to_pylist()
     videos = [row for row in manifest.read_table(dataset.folder, manifest.VIDEOS).to_pylist() if row["status"] == "ok"]
+    join_score = float(dataset.about["recipe"]["duplicates"]["join_score"])
     found = same_scans(Clips.of(dataset.folder, videos), None, runner("local", None))
-    pairs = with_content([row for row in before if row["kind"] not in CONTENT_KINDS], rows_of(found))
+    pairs = with_content([row for row in before if row["kind"] not in CONTENT_KINDS], rows_of(found), join_score)
     about = dict(dataset.about) | {"duplicates": {"version": VERSION, "pairs": len(pairs)}}
     table = manifest.table_from_rows(manifest.DUPLICATES, pairs)
     with staged(dataset.folder) as staging:

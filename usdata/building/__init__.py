@@ -42,6 +42,7 @@ from usdata.building.staging import (
     taken_over,
 )
 from usdata.building.tables import decoder_versions, source_counts, unexpected_counts, write_tables
+from usdata.catalog.overlaps import known_overlaps
 from usdata.console import progress, say
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.duplicates.search import Clips, rows_of, same_scans
@@ -57,7 +58,7 @@ from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 13  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 14  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -208,26 +209,26 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     staging = out.parent / f".{out.name}.building"
     with locked(staging):
         results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
-        scans = _same_scans(rows, results, staging, run, stop) if recipe.duplicates.content else []
+        known = known_overlaps([source.name for source in recipe.sources])
+        scans = _same_scans(rows, results, staging, run, stop, hinted=bool(known)) if recipe.duplicates.content else []
         about, notes = write_tables(rows, results, hashes, recipe, staging, inputs, listing.private.identifiers, scans)
         remove_strays(staging, rows, results)
         os.sync()  # before the rename says that everything is there
         put_in_place(staging, out)
     notes += [f"the published {name} is gone: apply it again with 'usdata split {out.name} --published FILE --apply'" for name in published]
+    notes += [f"the catalogue knows of {each.a} and {each.b}: {each.what}; see duplicates.parquet for what was found" for each in known]
     notes += _unmatched(recipe, [row.video_id for row in rows])
     return _result(out, recipe, about, notes, unchanged=False, reused=reused, seconds=time.monotonic() - start)
 
 
 def _same_scans(
-    rows: Sequence[RawVideo], results: Mapping[str, Mapping[str, Any]], staging: Path, run: Runner, stop: StopFlag
+    rows: Sequence[RawVideo], results: Mapping[str, Mapping[str, Any]], staging: Path, run: Runner, stop: StopFlag, *, hinted: bool
 ) -> list[dict[str, Any]]:
     """Rows of duplicates.parquet of the clips that show the same scan."""
     kept = [{"video_id": row.video_id, **results[row.video_id]["video"]} for row in rows if results[row.video_id]["status"] == "ok"]
     with stop.deferred():
-        found = list(rows_of(same_scans(Clips.of(staging, [row for row in kept if row.get("key_frames_path")]), None, run)))
-    if stop.name is not None:
-        raise Stopped("stopped after all clips were read; run the same command again to go on")
-    return found
+        clips = Clips.of(staging, [row for row in kept if row.get("key_frames_path")])
+        return list(rows_of(same_scans(clips, None, run, hinted=hinted, indexed=False, stop=stop)))
 
 
 def _unmatched(recipe: Recipe, video_ids: Sequence[str]) -> list[str]:

@@ -60,7 +60,7 @@ def write_tables(
         for frame in result["kept"]
     ]
     exact, duplicate_group = exact_duplicates(videos, frames)
-    pairs = with_content(exact, scans)
+    pairs = with_content(exact, scans, recipe.duplicates.join_score)
     sure = {*WHOLE_CLIP_KINDS, *CONTENT_KINDS}
     same_scan = [pair for pair in pairs if pair["kind"] in sure or pair["score"] >= recipe.duplicates.join_score]
     groups = assign_groups(rows, [(pair["video_id_a"], pair["video_id_b"]) for pair in same_scan])

@@ -23,8 +23,15 @@ class KnownOverlap:
     what: str
 
 
-def known_overlaps(sources_a: Iterable[str], sources_b: Iterable[str]) -> list[KnownOverlap]:
-    """What is known of the sources of two sets, by their names; a recipe's source 'pocus-lung' is taken for the catalogue's 'pocus'."""
+def known_overlaps(sources_a: Iterable[str], sources_b: Iterable[str] | None = None) -> list[KnownOverlap]:
+    """What is known of the sources of two sets, by their names.
+
+    A recipe's source 'pocus-lung' is taken for the catalogue's 'pocus'.
+
+    Args:
+        sources_a: Of the first set.
+        sources_b: Of the second; None: those of the first among themselves, each two once.
+    """
     names = sorted((entry.name for entry in catalog()), key=len, reverse=True)
 
     def entry_of(source: str) -> str | None:
@@ -33,7 +40,9 @@ def known_overlaps(sources_a: Iterable[str], sources_b: Iterable[str]) -> list[K
     told = {(entry.name, overlap.source): overlap.what for entry in catalog() for overlap in entry.overlaps}
     found = []
     for a in sorted(set(sources_a)):
-        for b in sorted(set(sources_b)):
+        for b in sorted(set(sources_a if sources_b is None else sources_b)):
+            if sources_b is None and b <= a:
+                continue
             one, other = entry_of(a), entry_of(b)
             what = None if one is None or other is None else told.get((one, other), told.get((other, one)))
             if what is not None:

@@ -181,7 +181,9 @@ def _copied(likeness: Floats, motion: Floats | None, index_a: NDArray[np.int64],
     share = _share(rows, columns, likeness.shape)
     if share is None:
         return None
-    together = TOGETHER if motion is None else _median(likeness[rows, columns]) + _median(motion[rows, columns])
+    if motion is None:
+        return rows, columns, share
+    together = _median(likeness[rows, columns]) + _median(motion[rows, columns])
     if together < TOGETHER or (together < SURELY and not _evenly(index_a, index_b, rows, columns)):
         return None
     return rows, columns, share

@@ -72,9 +72,20 @@ def exact_duplicates(
     return [pairs[key] for key in sorted(pairs)], duplicate_group
 
 
-def with_content(exact: Iterable[Mapping[str, Any]], scans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of duplicates.parquet, one a pair: an exact one where there is one, else the one by content."""
-    pairs = {(row["video_id_a"], row["video_id_b"]): dict(row) for row in (*scans, *exact)}
+def with_content(exact: Iterable[Mapping[str, Any]], scans: Iterable[Mapping[str, Any]], join_score: float) -> list[dict[str, Any]]:
+    """Rows of duplicates.parquet, one a pair: an exact one where there is one, else the one by content.
+
+    Two clips that share a few equal frames, and show the same scan besides, are told by what they show.
+
+    Args:
+        exact: Rows of kind file, packets, luma and pixels.
+        scans: Rows by content.
+        join_score: From which share of equal frames on `pixels` says as much.
+    """
+    exact = list(exact)
+    weak = [row for row in exact if row["kind"] == "pixels" and row["score"] < join_score]
+    strong = [row for row in exact if row["kind"] != "pixels" or row["score"] >= join_score]
+    pairs = {(row["video_id_a"], row["video_id_b"]): dict(row) for row in (*weak, *scans, *strong)}
     return [pairs[key] for key in sorted(pairs)]
 
 

@@ -134,5 +134,7 @@ def _by_name(rows: Sequence[Mapping[str, Any]], videos: Sequence[Mapping[str, An
     for place, row in enumerate(rows):
         if row["source"] is not None and row[column] is not None:
             known.setdefault((row["source"], row[column]), place)
-    keys = {row["video_id"]: (row["source"], row[column]) for row in videos if row[column] is not None}
+    # A clip that is a group of its own has its own name for one, which says nothing in another set.
+    named = [row for row in videos if row[column] is not None and not str(row[column]).partition("/")[2].startswith("video:")]
+    keys = {row["video_id"]: (row["source"], row[column]) for row in named}
     return [_seen(video_id, kind, 1.0, rows, known[key]) for video_id, key in keys.items() if key in known]

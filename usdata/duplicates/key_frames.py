@@ -1,7 +1,7 @@
-"""What of a clip is compared with other clips: some frames, evenly over its length, cut to the field of view and shrunk to SIDE x SIDE.
+"""What of a clip is compared with other clips: some frames, evenly over its length, shrunk to SIDE x SIDE.
 
-They are cut while the clip is built, since stored frames are often too few and too far apart for speckle to be recognised; they are kept as
-one picture a clip, the frames one below another, beside the stored frames.
+They show what is lit of the field of view. They are cut while the clip is built, since stored frames are often too few and too far apart
+for speckle to be recognised; they are kept as one picture a clip, the frames one below another, beside the stored frames.
 
 Guarantees: dark and flat frames are not among them, since they are all alike.
 """
@@ -93,6 +93,12 @@ def lit_box(brightest: NDArray[np.uint8]) -> Box:
     return _box_of(brightest > LIT_LEVEL) or (0, 0, brightest.shape[1], brightest.shape[0])
 
 
+def _overlap(a: Box, b: Box) -> Box:
+    left, top = max(a[0], b[0]), max(a[1], b[1])
+    right, bottom = min(a[0] + a[2], b[0] + b[2]), min(a[1] + a[3], b[1] + b[3])
+    return (left, top, right - left, bottom - top) if right > left and bottom > top else a
+
+
 def _box_of(mask: NDArray[np.bool_]) -> Box | None:
     rows, columns = (np.flatnonzero(mask.mean(axis=axis) >= LEAST_LINE) for axis in (1, 0))
     if not rows.size or not columns.size:
@@ -100,11 +106,15 @@ def _box_of(mask: NDArray[np.bool_]) -> Box | None:
     return int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1
 
 
-def key_frames_of(collector: EvidenceCollector, geometry: Geometry | None, video_id: str = "") -> KeyFrames | None:
+def key_frames_of(
+    collector: EvidenceCollector, geometry: Geometry | None, video_id: str = "", *, hidden: NDArray[np.bool_] | None = None, margin: int = 0
+) -> KeyFrames | None:
     """The key frames of a clip that has passed; None where all are too dark or flat.
 
     Args:
         collector: That saw the clip's unique frames.
+        hidden: (H, W) of the source picture: what is made black, down to every small pixel that any of it went into; None: nothing.
+        margin: Source pixels along the field of view's edge that are made black too.
         geometry: The field of view in source pixels; None: what moves is taken for it, or what is lit at any time where too little moves.
         video_id: The clip.
     """
@@ -117,7 +127,16 @@ def key_frames_of(collector: EvidenceCollector, geometry: Geometry | None, video
     if geometry is None or inside is None or not inside.any():
         inside, box = None, moving_box(evidence) or lit_box(evidence.brightest)
     else:
-        box = box_of(evidence.at_working_size(geometry), height, width)
+        # Of a copy whose field of view is not found only what is lit is known: the dark end of a scan is left out here too.
+        lit = lit_box(np.where(inside, evidence.brightest, np.uint8(0)))
+        box = _overlap(box_of(evidence.at_working_size(geometry), height, width), lit)
+        if margin:
+            reach = -(-margin // evidence.factor)
+            inside = cv2.erode(inside.astype(np.uint8), np.ones((2 * reach + 1,) * 2, np.uint8), borderValue=1) > 0
+    if hidden is not None:
+        ink = cv2.resize(hidden.astype(np.uint8) * np.uint8(255), (width, height), interpolation=cv2.INTER_AREA) > 0
+        shown = cv2.dilate(ink.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+        inside = shown if inside is None else inside & shown
     places, pictures = cut(frames, box, inside)
     if not places:
         return None

@@ -9,6 +9,7 @@ Guarantee: the answer depends on the clips alone, not on their order, the worker
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -25,13 +26,15 @@ from usdata.duplicates.content import LEAST_COARSE, Match, coarse_match, verifie
 from usdata.duplicates.descriptors import CELLS, NUMBERS, describe
 from usdata.duplicates.key_frames import KeyFrames, read_key_frames
 from usdata.engines import Failure, Runner
-from usdata.errors import ReadError
+from usdata.errors import ReadError, Stopped
+from usdata.signals import StopFlag
 
 VERSION = 1  # raised when other pairs may be found, so that what was found before is known to be old
 COLUMNS = ("video_id", "key_frames_path", "key_frames", "key_frames_box")
 CLIPS_IN_CHUNK, PAIRS_IN_CHUNK = 64, 64
 AT_ONCE = 48  # chunks smaller than this many clips or pairs altogether are done here, without processes
 TIMEOUT_S = 600.0
+MANY = 10  # other clips that one without motion is like: a template, and no scan
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -65,7 +68,9 @@ class Pairs:
     candidates: tuple[Candidate, ...]
 
 
-def same_scans(first: Clips, second: Clips | None, run: Runner, *, hinted: bool = False) -> list[Match]:
+def same_scans(
+    first: Clips, second: Clips | None, run: Runner, *, hinted: bool = False, indexed: bool | None = None, stop: StopFlag | None = None
+) -> list[Match]:
     """The verified pairs, sorted by both ids.
 
     Args:
@@ -73,17 +78,34 @@ def same_scans(first: Clips, second: Clips | None, run: Runner, *, hinted: bool 
         second: Of another; None: pairs within the first, each once.
         run: Where the clips are described and the candidates verified.
         hinted: The two are known to hold the same scans: more candidates are looked at.
+        indexed: See `candidates`. A build says no: equal bytes must not depend on whether faiss is installed.
+        stop: Looked at after each chunk.
 
     Raises:
+        Stopped: A signal came.
         DataSetError: Key frames cannot be read.
         ReadError: A worker died of a clip.
     """
     with tempfile.TemporaryDirectory(prefix="usdata-descriptors-") as folder:
         described = _described(first, run, Path(folder) / "first.parquet")
         other = None if second is None else _described(second, run, Path(folder) / "second.parquet")
-        found = candidates(described, other, most=MOST_HINTED if hinted else MOST)
-    matches = [match for part in _verified(first, first if second is None else second, found, run) for match in part]
-    return sorted(matches, key=lambda match: (match.a, match.b))
+        found = candidates(described, other, most=MOST_HINTED if hinted else MOST, indexed=indexed)
+    matches = [match for part in _verified(first, first if second is None else second, found, run, stop) for match in part]
+    return sorted(without_templates(matches), key=lambda match: (match.a, match.b))
+
+
+def without_templates(matches: Sequence[Match]) -> list[Match]:
+    """The matches but for those of pictures that stand in many clips and never move: title cards, report pages, test patterns.
+
+    Such a picture, with another name written on it each time, is like every other of its kind; the neighbours of a still in a sequence are
+    few.
+    """
+    partners: Counter[tuple[int, str]] = Counter()
+    still = [match for match in matches if match.motion is None]
+    for match in still:
+        partners.update([(0, match.a), (1, match.b)])
+    many = {clip for (_, clip), number in partners.items() if partners[0, clip] + partners[1, clip] >= MANY}
+    return [match for match in matches if match.motion is not None or match.a not in many or match.b not in many]
 
 
 def _described(clips: Clips, run: Runner, path: Path) -> Bands:
@@ -101,9 +123,12 @@ def describe_clips(clips: Clips) -> Descriptors:
     return np.stack([describe(_read(clips.folder, row).mean) for row in clips.rows])
 
 
-def _verified(first: Clips, second: Clips, found: Sequence[Candidate], run: Runner) -> Iterator[list[Match]]:
+def _verified(first: Clips, second: Clips, found: Sequence[Candidate], run: Runner, stop: StopFlag | None) -> Iterator[list[Match]]:
     tasks = chunked(first, second, found)
-    return _run(verify_pairs, tasks, [len(task.candidates) for task in tasks], "comparing clips", "pairs", run)
+    for part in _run(verify_pairs, tasks, [len(task.candidates) for task in tasks], "comparing clips", "pairs", run):
+        yield part
+        if stop is not None and stop.name is not None:
+            raise Stopped("stopped while clips were compared; all that was read is saved: run the same command again to go on")
 
 
 def chunked(first: Clips, second: Clips, found: Sequence[Candidate]) -> list[Pairs]:

@@ -49,6 +49,11 @@ class Framing:
             return 0, 0, self.width, self.height
         return box_of(self.geometry, self.height, self.width)
 
+    @property
+    def painted_over(self) -> NDArray[np.bool_] | None:
+        """What must not be seen in anything that is kept, (H, W) in source pixels: overlays that are painted over or, in a release, all."""
+        return self.overlays if self.paint != "keep" or self.margin else None
+
     @cached_property
     def size(self) -> tuple[int, int]:
         """Width and height of a stored picture."""

@@ -15,6 +15,9 @@ from usdata.duplicates.search import same_scans
 from usdata.engines import runner
 from usdata.errors import UserError
 from usdata.overlapping.sides import Side, sides
+from usdata.recipe import Duplicates
+
+JOIN_SCORE = Duplicates().join_score
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,14 @@ def overlap(a: str | Path, b: str | Path | None = None, *, page: str | Path | No
         within = second is first
         exact = _exact(first, second)
         sources = tuple({str(row["source"]) for row in side.videos} for side in (first, second))
-        known = [] if within else known_overlaps(*sources)
+        known = known_overlaps(sources[0], None if within else sources[1])
         scans = same_scans(first.clips, None if within else second.clips, runner("local", workers), hinted=bool(known))
         by_content = {(match.a, match.b): _by_content(match, first, second) for match in scans}
-        pairs = by_content | {(pair.a, pair.b): pair for pair in exact}
+        weak, strong = ({(pair.a, pair.b): pair for pair in exact if (pair.score < JOIN_SCORE) == few} for few in (True, False))
+        pairs = weak | by_content | strong
         both = (first,) if within else (first, second)
         hits = Counter((first.facts[a]["source"], second.facts[b]["source"]) for a, b in pairs)
+        hits += Counter({(b, a): number for (a, b), number in hits.items() if within and a != b})
         result = OverlapResult(
             a=first.name,
             b=second.name,

@@ -16,6 +16,7 @@ from usdata import manifest
 from usdata.auditing import audit
 from usdata.building import build
 from usdata.cli import app
+from usdata.duplicates import search
 from usdata.recipe import Recipe
 
 CLIPS = 6
@@ -101,8 +102,10 @@ def test_the_search_can_be_left_out(raw: Path, tmp_path: Path) -> None:
     assert without.about["duplicates"]["version"] is None
 
 
-def test_equal_bytes_whatever_the_workers(raw: Path, built: manifest.DataSet, tmp_path: Path) -> None:
-    again = build(recipe(), raw=raw, out=tmp_path / "set", workers=1)
+def test_equal_bytes_whatever_the_workers(raw: Path, built: manifest.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "AT_ONCE", 0)
+    monkeypatch.setattr(search, "PAIRS_IN_CHUNK", 3)
+    again = build(recipe(), raw=raw, out=tmp_path / "set", workers=2)
     assert again.digest == built.digest
 
 
@@ -120,3 +123,25 @@ def test_an_audit_renews_what_an_older_version_searched(built: manifest.DataSet,
     assert manifest.open_dataset(old).about == built.about
     assert build(recipe(), raw=raw, out=old).unchanged
     assert sorted(path.name for path in tmp_path.iterdir()) == ["set"]
+
+
+def test_one_equal_frame_does_not_undo_a_copy_and_cards_join_nobody(tmp_path: Path) -> None:
+    """A card before two copies, equal to the last pixel; and stills of one layout with another name each."""
+    folder = tmp_path / "raw"
+    card = np.full((1, 200, 240), 40, np.uint8)
+    cv2.putText(card[0], "HOSPITAL", (20, 90), cv2.FONT_HERSHEY_SIMPLEX, 1.2, 255, 3)
+    write_video(folder / "a.mkv", list(np.concatenate([card, scan(20)])), codec="ffv1")
+    write_video(folder / "b.mkv", list(np.concatenate([card, (scan(20) * 0.9).astype(np.uint8)])), codec="ffv1")
+    for number in range(16):
+        page = card[0].copy()
+        cv2.putText(page, f"REPORT {number * 77}", (20, 150), cv2.FONT_HERSHEY_SIMPLEX, 0.9, 255, 2)
+        cv2.imwrite(str(folder / f"page_{number:02d}.png"), page)
+    source = {"name": "ward", "layout": "files", "patient_ids": "public", "sampling": {"rule": "all"}}
+    made = Recipe.model_validate({"name": "ward", "sources": [source], "modes": None, "folds": {"count": 0}})
+    built = manifest.open_dataset(build(made, raw=folder, out=tmp_path / "set").out)
+    groups = built.videos.set_index("path")["group_id"]
+    assert groups["a.mkv"] == groups["b.mkv"]
+    rows = built.duplicates.set_index(["video_id_a", "video_id_b"])
+    assert rows.loc[("ward/a_mkv", "ward/b_mkv"), "kind"] == "content"
+    pages = groups[groups.index.str.startswith("page")]
+    assert pages.nunique() == 16

@@ -117,3 +117,30 @@ def test_bars_and_words_around_a_picture_do_not_move() -> None:
     found = key_frames_of(collected(still), None)
     assert found is not None
     assert found.box == (0, 0, 320, 240)
+
+
+def test_what_is_painted_over_and_the_margin_of_a_release_are_black() -> None:
+    pictures = scan(5, 6)
+    letters = np.zeros(pictures.shape[1:], np.uint8)
+    cv2.putText(letters, "DOE JOHN", (60, 110), cv2.FONT_HERSHEY_SIMPLEX, 0.8, 255, 2)
+    around = ((30, 30), (30, 30))
+    ink = np.pad(letters > 0, around)
+    marked = np.pad(np.where(letters > 0, np.uint8(255), pictures), ((0, 0), *around))
+    shape = Rectangle(30, 30, 240, 200)
+    plain = key_frames_of(collected(marked), shape)
+    hidden = key_frames_of(collected(marked), shape, hidden=ink, margin=8)
+    assert plain is not None
+    assert hidden is not None
+    small = cv2.resize(letters, (SIDE, SIDE), interpolation=cv2.INTER_AREA) > 200
+    assert plain.mean[small].mean() > plain.mean[~small].mean() + 20
+    assert hidden.pictures[:, small].max() <= 20, "not a stroke is left"
+    assert hidden.pictures[:, :, 0].max() <= 10, "the edge is black"
+
+
+def test_the_dark_end_of_a_scan_is_left_out() -> None:
+    pictures = np.zeros((6, 300, 240), np.uint8)
+    pictures[:, :200] = scan(6, 6)
+    found = key_frames_of(collected(pictures), Rectangle(0, 0, 240, 300))
+    assert found is not None
+    assert found.box[:3] == (0, 0, 240)
+    assert abs(found.box[3] - 200) <= 2
