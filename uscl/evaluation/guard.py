@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -156,6 +156,8 @@ def guard(
         with TemporaryDirectory(prefix="uscl-guard-") as place:
             sets = named[name] or _own_set(dataset, what, provenance[name])
             what = _with_sets(what, sets, provenance[name], Path(place))
+            # What a person names is all there is; what weights tell of themselves may not be.
+            what = replace(what, whole=True) if named[name] else what
             record = _as_record(what, Path(place) / "digests.parquet")
             rows = [] if record is None else record.rows
             seen: list[Seen] = []
