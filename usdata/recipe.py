@@ -255,6 +255,8 @@ class Duplicates(_Section):
     """Share of the shorter clip's kept frames that must stand, pixel for pixel, in the other for the two to join one group."""
     content: bool = True
     """Look for clips that show the same scan though no file or frame is equal (re-encoded, cropped, mirrored, ...); they join one group."""
+    index: bool = False
+    """Let an index (faiss, extra `index`) name the candidates, which may miss a pair in a hundred: for tens of thousands of clips."""
 
 
 class Folds(_Section):

@@ -44,6 +44,7 @@ from usdata.building.staging import (
 from usdata.building.tables import decoder_versions, source_counts, unexpected_counts, write_tables
 from usdata.catalog.overlaps import known_overlaps
 from usdata.console import progress, say
+from usdata.duplicates.index import is_installed
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.duplicates.search import Clips, rows_of, same_scans
 from usdata.engines import Failure, Runner, runner
@@ -181,6 +182,8 @@ def _where(out: Path) -> Path:
 
 def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, stop: StopFlag) -> BuildResult:
     start = time.monotonic()
+    if recipe.duplicates.index and not is_installed():
+        raise UserError("duplicates.index", "needs faiss, which is not installed", "pip install 'usdata-uscl[index]', or set it to false")
     refuse_nested(raw, out)
     recover(out)
     refuse_occupied(out)
@@ -210,7 +213,11 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     with locked(staging):
         results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
         known = known_overlaps([source.name for source in recipe.sources])
-        scans = _same_scans(rows, results, staging, run, stop, hinted=bool(known)) if recipe.duplicates.content else []
+        scans = (
+            _same_scans(rows, results, staging, run, stop, hinted=bool(known), indexed=recipe.duplicates.index)
+            if recipe.duplicates.content
+            else []
+        )
         about, notes = write_tables(rows, results, hashes, recipe, staging, inputs, listing.private.identifiers, scans)
         remove_strays(staging, rows, results)
         os.sync()  # before the rename says that everything is there
@@ -222,13 +229,20 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
 
 
 def _same_scans(
-    rows: Sequence[RawVideo], results: Mapping[str, Mapping[str, Any]], staging: Path, run: Runner, stop: StopFlag, *, hinted: bool
+    rows: Sequence[RawVideo],
+    results: Mapping[str, Mapping[str, Any]],
+    staging: Path,
+    run: Runner,
+    stop: StopFlag,
+    *,
+    hinted: bool,
+    indexed: bool,
 ) -> list[dict[str, Any]]:
     """Rows of duplicates.parquet of the clips that show the same scan."""
     kept = [{"video_id": row.video_id, **results[row.video_id]["video"]} for row in rows if results[row.video_id]["status"] == "ok"]
     with stop.deferred():
         clips = Clips.of(staging, [row for row in kept if row.get("key_frames_path")])
-        return list(rows_of(same_scans(clips, None, run, hinted=hinted, indexed=False, stop=stop)))
+        return list(rows_of(same_scans(clips, None, run, hinted=hinted, indexed=indexed, stop=stop)))
 
 
 def _unmatched(recipe: Recipe, video_ids: Sequence[str]) -> list[str]:

@@ -78,7 +78,7 @@ def same_scans(
         second: Of another; None: pairs within the first, each once.
         run: Where the clips are described and the candidates verified.
         hinted: The two are known to hold the same scans: more candidates are looked at.
-        indexed: See `candidates`. A build says no: equal bytes must not depend on whether faiss is installed.
+        indexed: See `candidates`. A build says what its recipe says: equal bytes must not depend on whether faiss is installed.
         stop: Looked at after each chunk.
 
     Raises:

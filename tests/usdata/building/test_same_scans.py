@@ -12,11 +12,12 @@ from typer.testing import CliRunner
 
 from tests.usdata.clips import write_video
 from tests.usdata.duplicates.scans import scan
-from usdata import manifest
+from usdata import building, manifest
 from usdata.auditing import audit
 from usdata.building import build
 from usdata.cli import app
 from usdata.duplicates import search
+from usdata.errors import UserError
 from usdata.recipe import Recipe
 
 CLIPS = 6
@@ -145,3 +146,14 @@ def test_one_equal_frame_does_not_undo_a_copy_and_cards_join_nobody(tmp_path: Pa
     assert rows.loc[("ward/a_mkv", "ward/b_mkv"), "kind"] == "content"
     pages = groups[groups.index.str.startswith("page")]
     assert pages.nunique() == 16
+
+
+def test_an_index_gives_the_same_pairs_and_is_asked_for_where_it_is_missing(
+    raw: Path, built: manifest.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexed = manifest.open_dataset(build(recipe(duplicates={"index": True}), raw=raw, out=tmp_path / "set").out)
+    pairs = [list(zip(each.duplicates["video_id_a"], each.duplicates["video_id_b"], strict=True)) for each in (built, indexed)]
+    assert pairs[0] == pairs[1]
+    monkeypatch.setattr(building, "is_installed", lambda: False)
+    with pytest.raises(UserError, match="needs faiss"):
+        build(recipe(duplicates={"index": True}), raw=raw, out=tmp_path / "other")
