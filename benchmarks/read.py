@@ -67,7 +67,8 @@ def bare_metaimage(path: Path) -> int:
 def whole_step(path: Path) -> int:
     from usdata.recipe import Hygiene, Reading
     from usdata.sampling import SamplingRule
-    from usdata.video_step import frame_measures, look_through
+    from usdata.stored_images import frame_measures
+    from usdata.video_step import look_through
 
     result = look_through(
         path,

@@ -8,50 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-from usdata.duplicates.groups import connected_components
 from usdata.recipe import Folds, Split
 
 LEAST_GAIN = 1e-9  # a relative gain below this is rounding
-
-
-def independent_units(
-    videos: Iterable[Mapping[str, Any]], frames: Iterable[Mapping[str, Any]], pairs: Iterable[Mapping[str, Any]]
-) -> dict[str, str]:
-    """What must stand in one part: groups, joined where they share a patient, a verified pair of clips or a frame with equal pixels.
-
-    A `group_id` joins the pairs that the recipe's `join_score` takes for one scan; here every pair counts, for a part that shares one frame
-    with another is not independent of it.
-
-    Args:
-        videos: Rows of videos.parquet: video_id, source, patient_id, group_id.
-        frames: Rows of frames.parquet: video_id, duplicate_group.
-        pairs: Rows of duplicates.parquet: video_id_a, video_id_b.
-
-    Returns:
-        group_id to its unit's name: the first of the unit's group ids in alphabetical order.
-    """
-    group_of: dict[str, str] = {}
-    edges: list[tuple[str, str]] = []
-    patients: dict[tuple[str, str], str] = {}
-    for video in videos:
-        group = group_of[video["video_id"]] = video["group_id"]
-        if video["patient_id"] is not None:
-            edges.append((patients.setdefault((video["source"], video["patient_id"]), group), group))
-    for pair in pairs:
-        a, b = group_of.get(pair["video_id_a"]), group_of.get(pair["video_id_b"])
-        if a is not None and b is not None:
-            edges.append((a, b))
-    holders: dict[str, str] = {}
-    for frame in frames:
-        if frame["duplicate_group"] is not None:
-            group = group_of[frame["video_id"]]
-            edges.append((holders.setdefault(frame["duplicate_group"], group), group))
-    components = connected_components(sorted(set(group_of.values())), [(a, b) for a, b in edges if a != b])
-    first: dict[int, str] = {}
-    return {group: first.setdefault(id(members), min(members)) for group, members in components.items()}
 
 
 def assign_parts(groups: Mapping[str, Counter[str]], shares: Sequence[float], *, seed: int) -> dict[str, int]:

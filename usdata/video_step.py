@@ -7,7 +7,6 @@ the settings; its images appear all at once, by one rename.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections import Counter
@@ -22,8 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from usdata.duplicates.fingerprints import fingerprint, pixel_digest
-from usdata.duplicates.key_frames import KeyFrames, as_strip, key_frames_of
+from usdata.duplicates.key_frames import KeyFrames, key_frames_of
 from usdata.duplicates.layers import LumaDigest
 from usdata.errors import ReadError
 from usdata.files import canonical_json, sha256_stream, sha256_text, write_text
@@ -39,8 +37,8 @@ from usdata.readers.base import Clip
 from usdata.recipe import Hygiene, Image, Reading
 from usdata.sampling import Decision, Sampler, SamplingRule, proposed
 from usdata.seeing import Seeing, see
+from usdata.stored_images import StoredImages
 
-SATURATED_GRAY_LEVEL = 250
 SHORT_CLIP_FRAMES = 8
 BLANK_SHARE = 0.95
 NEAR_REPEATS_SHARE = 0.3
@@ -109,29 +107,18 @@ def process_video(task: VideoTask) -> dict[str, Any]:
     staging = Path(tempfile.mkdtemp(dir=task.images.parent, prefix=".part-"))
     scratch = Path(tempfile.mkdtemp(dir=task.images.parent, prefix=".part-"))
     try:
-        written: dict[str, str] = {}
-        store = partial(_store, task=task, staging=staging, written=written)
+        images = StoredImages(staging, task.images_path)
         result = look_through(
-            task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, seeing=task.seeing, scratch=scratch, store=store
+            task.raw, sampling=task.sampling, read=task.read, hygiene=task.hygiene, seeing=task.seeing, scratch=scratch, store=images.frame
         )
         _hide_names(result, task)
-        framing = result.pop("framing", None)
-        found = result.pop("key_frames", None)
-        if result["kept"] and framing is not None:
-            result["video"]["overlay_path"] = _store_overlays(framing, task, staging, written)
-        if result["kept"] and found is not None:
-            name = f"{task.images.name}_key_frames.png"
-            strip = _write_png(as_strip(found.pictures), name, task, staging, written)
-            indices, box = [int(index) for index in found.frame_index], list(found.box)
-            result["video"] |= {"key_frames_path": strip, "key_frames": indices, "key_frames_box": box}
-        kept = {Path(row["path"]).name for row in result["kept"]}
+        framing, key_frames = result.pop("framing", None), result.pop("key_frames", None)
+        paths = {row["path"] for row in result["kept"]}
         if result["kept"]:
-            beside = [result["video"].get(column) for column in ("overlay_path", "key_frames_path")]
-            kept |= {Path(path).name for path in beside if path is not None}
-        for path in staging.iterdir():
-            if path.name not in kept:
-                path.unlink()
-        result["images"] = {name: written[name] for name in sorted(kept)}
+            beside = images.beside(framing, key_frames)
+            result["video"] |= beside
+            paths |= {beside[column] for column in ("overlay_path", "key_frames_path") if column in beside}
+        result["images"] = images.keep(paths)
         # The old journal goes first: killed between here and the new one, the step is simply done again.
         task.journal.unlink(missing_ok=True)
         shutil.rmtree(task.images, ignore_errors=True)
@@ -388,70 +375,6 @@ def _places_of_count(open_raw_clip: Callable[[], Clip], sampling: SamplingRule, 
     again = _played_again(repetition.found(), played) if hygiene.repeated == "one_period" else frozenset()
     once = [position for position, index in enumerate(candidates) if index not in again]
     return frozenset(once[place] for place in proposed(sampling, [None] * len(once)))
-
-
-def _store(
-    index: int, pixels: NDArray[np.uint8], framing: Framing, *, task: VideoTask, staging: Path, written: dict[str, str]
-) -> dict[str, Any]:
-    """Write a frame's image; its name and digest are added to `written`, its columns of frames.parquet are given back."""
-    stored = framing.stored(pixels)
-    path = _write_png(stored, f"{task.images.name}_frame{index}.png", task, staging, written)
-    place: dict[str, Any] = {"path": path, "width": stored.shape[1], "height": stored.shape[0]}
-    box = framing.stored_box or (None, None, None, None)
-    place |= dict(zip(("fov_x", "fov_y", "fov_width", "fov_height"), box, strict=True))
-    return place | frame_measures(stored, framing.inside)
-
-
-def _store_overlays(framing: Framing, task: VideoTask, staging: Path, written: dict[str, str]) -> str | None:
-    """Write the mask of what lies over the tissue; its path relative to the data set, None where nothing does."""
-    mask = framing.stored_overlays()
-    return None if mask is None else _write_png(mask, f"{task.images.name}_overlays.png", task, staging, written)
-
-
-def _write_png(pixels: NDArray[np.uint8], name: str, task: VideoTask, staging: Path, written: dict[str, str]) -> str:
-    """Write an image; its digest is added to `written`, its path relative to the data set is given back."""
-    # OpenCV's own settings (run lengths after the "sub" filter): less time and bytes than zlib's levels, see docs/performance.md.
-    done, encoded = cv2.imencode(".png", pixels)
-    if not done:
-        raise ReadError(task.raw, f"{name} could not be encoded as PNG", "report this with the file")
-    content = encoded.tobytes()
-    (staging / name).write_bytes(content)
-    written[name] = hashlib.sha256(content).hexdigest()
-    return f"{task.images_path}/{name}"
-
-
-def frame_measures(pixels: NDArray[np.uint8], inside: NDArray[np.uint8] | None = None) -> dict[str, Any]:
-    """The measures of a kept frame, as frames.parquet holds them: fingerprint, digest of the pixels, quality inside the field of view.
-
-    Args:
-        pixels: (H, W) uint8.
-        inside: (H, W) uint8, not 0 inside the field of view; None: all of the picture.
-    """
-    mean, std = (float(value[0, 0]) for value in cv2.meanStdDev(pixels, mask=inside))
-    laplacian = cv2.Laplacian(pixels, cv2.CV_16S, ksize=1)
-    # The step at the field of view's edge is no sharpness of the tissue.
-    core = None if inside is None else cv2.erode(inside, np.ones((3, 3), np.uint8), borderValue=1)
-    if core is not None and not core.any():
-        core = inside
-    area = pixels.size if inside is None else cv2.countNonZero(inside)
-    counts = cv2.calcHist([pixels], [0], inside, [256], [0, 256]).ravel()
-    return {
-        "fingerprint": fingerprint(pixels),
-        "pixel_sha256": pixel_digest(pixels),
-        # Rounded: the last bits of a float sum differ between processors, and equal input must give equal bytes.
-        "quality_mean": round(mean, 4),
-        "quality_std": round(std, 4),
-        "quality_sharpness": round(float(cv2.meanStdDev(laplacian, mask=core)[1][0, 0]) ** 2, 4),
-        "quality_contrast": _contrast(counts),
-        "quality_saturation": round(float(counts[SATURATED_GRAY_LEVEL:].sum()) / area, 6),
-    }
-
-
-def _contrast(histogram: NDArray[np.float32]) -> float:
-    """95th minus 5th percentile of the gray levels, each the first level at or below which that share of the pixels lies."""
-    counts = np.cumsum(histogram, dtype=np.float64)
-    low, high = np.searchsorted(counts, [0.05 * counts[-1], 0.95 * counts[-1]])
-    return float(high - low)
 
 
 def _rates(times: list[Fraction | None], unique: int) -> dict[str, float | None]:

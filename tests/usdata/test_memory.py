@@ -20,7 +20,8 @@ import json, sys
 from pathlib import Path
 from usdata.recipe import Hygiene, Reading
 from usdata.sampling import SamplingRule
-from usdata.video_step import frame_measures, look_through
+from usdata.stored_images import frame_measures
+from usdata.video_step import look_through
 result = look_through(
     Path(sys.argv[1]), sampling=SamplingRule(rule="rate", hz=3.0), read=Reading(), hygiene=Hygiene(blank_mean=0, blank_std=0),
     store=lambda index, pixels, framing: frame_measures(pixels),

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
+from usdata.duplicates.groups import independent_units
+from usdata.duplicates.leaks import find_leaks
 from usdata.recipe import Folds, Split
-from usdata.splits import assign_parts, fold_of_groups, independent_units, label_counts, split_of_groups
-from usdata.splitting.leaks import find_leaks
+from usdata.splits import assign_parts, fold_of_groups, label_counts, split_of_groups
 
 GROUPS = st.dictionaries(
     st.text("abcdefgh", min_size=1, max_size=4),

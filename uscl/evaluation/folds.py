@@ -9,21 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold
 
+from usdata.duplicates.groups import independent_units
+from usdata.duplicates.leaks import find_leaks
 from usdata.errors import UserError
 
 DEFAULT_FOLDS = 5
 # Of this many seeded proposals the one whose test folds miss the fewest classes is taken; only labels and groups decide, never a score.
 PROPOSALS = 20
 NAMED_OFFENDERS = 3
-TIED_COLUMNS = ("group_id", "patient_id", "video_id", "duplicate_group")
+# What a leak is called, by its kind.
+CALLED = {
+    "groups": "group_id",
+    "patients": "patient_id",
+    "videos": "video_id",
+    "equal_frames": "duplicate_group",
+    "duplicate_pairs": "duplicate clips",
+}
 
 
 @dataclass(frozen=True)
@@ -54,26 +62,16 @@ def independent_groups(frames: pd.DataFrame, duplicates: pd.DataFrame) -> NDArra
     A unit is a `group_id`, joined with every other one that shares a patient, a video, a duplicate frame or a verified duplicate clip with
     it. Where the manifest's groups are right it is the group itself. Its name is its first group_id in alphabetical order.
     """
-    count = len(frames)
-    nodes = count
-    left: list[NDArray[np.int64]] = []
-    right: list[NDArray[np.int64]] = []
-    for column in TIED_COLUMNS:
-        codes, values = pd.factorize(_tied(frames, column))
-        rows = np.flatnonzero(codes >= 0)
-        left.append(rows)
-        right.append(codes[rows].astype(np.int64) + nodes)
-        nodes += len(values)
-    first_row = frames.reset_index(drop=True).reset_index().drop_duplicates("video_id").set_index("video_id")["index"]
-    pairs = _pairs_within(frames, duplicates)
-    left.append(first_row.loc[pairs["video_id_a"]].to_numpy(dtype=np.int64))
-    right.append(first_row.loc[pairs["video_id_b"]].to_numpy(dtype=np.int64))
-    a, b = np.concatenate(left), np.concatenate(right)
-    graph = coo_array((np.ones(len(a), dtype=np.int8), (a, b)), shape=(nodes, nodes))
-    component = connected_components(graph, directed=False)[1][:count]
-    group_ids = frames["group_id"].astype(str).to_numpy()
-    names = pd.Series(group_ids).groupby(component).min()
-    return names.loc[component].to_numpy(dtype=str)
+    columns = frames[["video_id", "source", "patient_id", "group_id", "duplicate_group"]].astype(object)
+    rows = columns.where(columns.notna(), None)
+    videos = rows.drop(columns="duplicate_group").drop_duplicates()
+    equal = rows.loc[rows["duplicate_group"].notna(), ["video_id", "duplicate_group"]]
+    units = independent_units(_records(videos), _records(equal), _records(duplicates[["video_id_a", "video_id_b"]]))
+    return frames["group_id"].map(units).to_numpy(dtype=str)
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
 
 
 def make_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], *, count: int, seed: int, subject: str) -> NDArray[np.int64]:
@@ -161,40 +159,15 @@ def refuse_leakage(frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd
     Raises:
         UserError: A group, patient, video or duplicate does; the error names up to three of each kind and counts the rest.
     """
-    faults = []
-    for column in TIED_COLUMNS:
-        table = pd.DataFrame({"value": _tied(frames, column).to_numpy(), "fold": fold}).dropna()
-        spans = table.groupby("value")["fold"].nunique()
-        offenders = [f"'{value}'" for value in sorted(spans.index[spans > 1].astype(str))]
-        if offenders:
-            faults.append(f"{column} {_some(offenders)}")
-    pairs = _pairs_within(frames, duplicates)
-    fold_of_video = pd.Series(fold).groupby(frames["video_id"].to_numpy()).first()
-    across = pairs[fold_of_video.loc[pairs["video_id_a"]].to_numpy() != fold_of_video.loc[pairs["video_id_b"]].to_numpy()]
-    if len(across):
-        names = sorted(f"'{a}' = '{b}'" for a, b in zip(across["video_id_a"], across["video_id_b"], strict=True))
-        faults.append(f"duplicate clips {_some(names)}")
+    leaks = find_leaks(frames.assign(part=[str(number) for number in fold]), duplicates)
+    offenders = {kind: ["'" + leak.name.replace(" = ", "' = '") + "'" for leak in found] for kind, found in leaks.found.items()}
+    faults = [f"{name} {_some(offenders[kind])}" for kind, name in CALLED.items() if offenders[kind]]
     if faults:
         raise UserError(
             subject,
             "refused, because these stand both in training and in test: " + "; ".join(faults),
             f"make folds that keep them together with --folds {DEFAULT_FOLDS}, or build the set anew with this version",
         )
-
-
-def _tied(frames: pd.DataFrame, column: str) -> pd.Series:
-    """A column whose equal values tie frames together; a patient's id means the same patient within one source only."""
-    if column != "patient_id":
-        return frames[column]
-    named = [None if pd.isna(patient) else f"{source}/{patient}" for source, patient in zip(frames["source"], frames[column], strict=True)]
-    return pd.Series(named, index=frames.index, dtype=object)
-
-
-def _pairs_within(frames: pd.DataFrame, duplicates: pd.DataFrame) -> pd.DataFrame:
-    """The duplicate pairs whose clips are both among the frames."""
-    known = set(frames["video_id"])
-    both = [a in known and b in known for a, b in zip(duplicates["video_id_a"], duplicates["video_id_b"], strict=True)]
-    return duplicates[np.array(both, dtype=bool)]
 
 
 def _some(names: list[str]) -> str:

@@ -13,13 +13,14 @@ from typing import Any
 from usdata import manifest
 from usdata.duplicates.content import CONTENT_KINDS
 from usdata.duplicates.exact import WHOLE_CLIP_KINDS, exact_duplicates, with_content
+from usdata.duplicates.groups import independent_units
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.errors import UserError
 from usdata.layouts import RawVideo, assign_groups
 from usdata.privacy.identifiers import Identifiers
 from usdata.privacy.statement import statement
 from usdata.recipe import Recipe
-from usdata.splits import fold_of_groups, independent_units, label_counts, split_of_groups
+from usdata.splits import fold_of_groups, label_counts, split_of_groups
 
 
 @lru_cache(maxsize=1)

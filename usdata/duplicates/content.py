@@ -55,7 +55,7 @@ class Match:
         flip: One is the other's mirror image.
         scale_x: Raw pixels of b to one of a, along the width.
         scale_y: Along the height.
-        shift_x: Where a's left edge lies in b (right edge counted from b's right one where mirrored), in raw pixels of b.
+        shift_x: Where a's left edge lies in b, in raw pixels of b.
         shift_y: Where a's top lies in b.
         frames: Pairs of frame_index, of a and of b, that show the same, by a's.
         best: The pair of them that is most alike.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -60,3 +60,43 @@ def group_ids(keys: Mapping[str, Iterable[str]], duplicates: Iterable[tuple[str,
             from_keys = [names[member] for member in members if member.startswith("key ")]
             result[node.removeprefix("video ")] = min(from_keys or [names[member] for member in members])
     return result
+
+
+def independent_units(
+    videos: Iterable[Mapping[str, Any]], frames: Iterable[Mapping[str, Any]], pairs: Iterable[Mapping[str, Any]]
+) -> dict[str, str]:
+    """What must stand in one part: groups, joined where they share a patient, a verified pair of clips or a frame with equal pixels.
+
+    A `group_id` joins the pairs that the recipe's `join_score` takes for one scan; here every pair counts, for a part that shares one frame
+    with another is not independent of it.
+
+    Args:
+        videos: Rows of videos.parquet: video_id, source, patient_id, group_id; a video with rows of two groups joins them.
+        frames: Rows of frames.parquet: video_id, duplicate_group.
+        pairs: Rows of duplicates.parquet: video_id_a, video_id_b.
+
+    Returns:
+        group_id to its unit's name: the first of the unit's group ids in alphabetical order.
+    """
+    group_of: dict[str, str] = {}
+    groups: set[str] = set()
+    edges: list[tuple[str, str]] = []
+    patients: dict[tuple[str, str], str] = {}
+    for video in videos:
+        group = video["group_id"]
+        groups.add(group)
+        edges.append((group_of.setdefault(video["video_id"], group), group))
+        if video["patient_id"] is not None:
+            edges.append((patients.setdefault((video["source"], video["patient_id"]), group), group))
+    for pair in pairs:
+        a, b = group_of.get(pair["video_id_a"]), group_of.get(pair["video_id_b"])
+        if a is not None and b is not None:
+            edges.append((a, b))
+    holders: dict[str, str] = {}
+    for frame in frames:
+        if frame["duplicate_group"] is not None:
+            group = group_of[frame["video_id"]]
+            edges.append((holders.setdefault(frame["duplicate_group"], group), group))
+    components = connected_components(sorted(groups), [(a, b) for a, b in edges if a != b])
+    first: dict[int, str] = {}
+    return {group: first.setdefault(id(members), min(members)) for group, members in components.items()}

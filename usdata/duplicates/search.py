@@ -1,7 +1,7 @@
 """All pairs of clips that show the same scan, within a data set or between two.
 
 Three steps over Parquet rows and key frames: describe each clip, find candidates among all, verify each candidate. The first and the last
-run in worker processes, or on a cluster, in chunks. Descriptors, 4.5 kB a clip, lie in a Parquet file until candidates are found, where
+run in worker processes, or on a cluster, in chunks. Descriptors, 5 kB a clip, lie in a Parquet file until candidates are found, where
 there is more than a band of them; in memory are a few bands, the candidates, and one chunk.
 Guarantee: the answer depends on the clips alone, not on their order, the workers or what was asked before.
 """
@@ -91,21 +91,20 @@ def same_scans(
         other = None if second is None else _described(second, run, Path(folder) / "second.parquet")
         found = candidates(described, other, most=MOST_HINTED if hinted else MOST, indexed=indexed)
     matches = [match for part in _verified(first, first if second is None else second, found, run, stop) for match in part]
-    return sorted(without_templates(matches), key=lambda match: (match.a, match.b))
+    return sorted(without_templates(matches, within=second is None), key=lambda match: (match.a, match.b))
 
 
-def without_templates(matches: Sequence[Match]) -> list[Match]:
+def without_templates(matches: Sequence[Match], *, within: bool) -> list[Match]:
     """The matches but for those of pictures that stand in many clips and never move: title cards, report pages, test patterns.
 
     Such a picture, with another name written on it each time, is like every other of its kind; the neighbours of a still in a sequence are
     few.
     """
-    partners: Counter[tuple[int, str]] = Counter()
     still = [match for match in matches if match.motion is None]
-    for match in still:
-        partners.update([(0, match.a), (1, match.b)])
-    many = {clip for (_, clip), number in partners.items() if partners[0, clip] + partners[1, clip] >= MANY}
-    return [match for match in matches if match.motion is not None or match.a not in many or match.b not in many]
+    of_a, of_b = Counter(match.a for match in still), Counter(match.b for match in still)
+    if within:
+        of_a = of_b = of_a + of_b
+    return [match for match in matches if match.motion is not None or min(of_a[match.a], of_b[match.b]) < MANY]
 
 
 def _described(clips: Clips, run: Runner, path: Path) -> Bands:

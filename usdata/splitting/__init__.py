@@ -18,12 +18,13 @@ from pydantic import ValidationError
 from usdata import manifest
 from usdata.building.identity import ORIGINS, identity
 from usdata.building.staging import recover
+from usdata.duplicates.groups import independent_units
+from usdata.duplicates.leaks import Leaks
 from usdata.errors import UserError
 from usdata.recipe import Recipe
 from usdata.recipe_files import explain_validation
-from usdata.splits import fold_of_groups, independent_units, label_counts, split_of_groups
+from usdata.splits import fold_of_groups, label_counts, split_of_groups
 from usdata.splitting.applying import Placed, place
-from usdata.splitting.leaks import Leaks
 from usdata.splitting.proof import Proof, counted, proof_of, prove
 from usdata.splitting.published import Published, read_published
 from usdata.successor import staged, take_place, with_parts, write_successor

@@ -8,9 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from usdata.duplicates.leaks import Leaks, find_leaks
 from usdata.errors import UserError, nearest
 from usdata.manifest import DataSet
-from usdata.splitting.leaks import Leaks, find_leaks
 from usdata.splitting.matching import Names
 from usdata.splitting.published import Published
 

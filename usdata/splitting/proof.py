@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from usdata.duplicates.leaks import Leaks, find_leaks, part_order
 from usdata.manifest import DataSet, duplicates_version
-from usdata.splitting.leaks import Leaks, find_leaks, part_order
 
 UNLABELLED = "unlabelled"
 _NOUNS = {

@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Sequence
 
 from usdata.console import safe_text
+from usdata.duplicates.leaks import Leaks
 from usdata.splitting import SplitResult
 from usdata.splitting.applying import Placed
-from usdata.splitting.leaks import Leaks
 from usdata.splitting.proof import Part, Proof, counted
 
 WIDTH = 80
