@@ -6,6 +6,7 @@ elsewhere (a log file, CI). Nothing here decides anything; `uscl` uses it too.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import time
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-from usdata.errors import EXIT_DONE, EXIT_OUR_FAULT, EXIT_STOPPED, Stopped, UserError
+from usdata.errors import EXIT_DONE, EXIT_OUR_FAULT, EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 
 PLAIN_LINE_INTERVAL_S = 10.0
 
@@ -120,6 +121,10 @@ def one_line_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(EXIT_DONE) from None
         except OSError as error:
             subject = error.filename if error.filename is not None else "the system"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                advice = "free some or name another place; nothing half-written stays"
+                say(f"error: {safe_text(str(subject))}: no space is left for it; {advice}")
+                raise typer.Exit(EXIT_USER_ERROR) from None
             say(f"error: {safe_text(str(subject))}: {error.strerror or error}")
             raise typer.Exit(EXIT_OUR_FAULT) from None
 
