@@ -35,8 +35,8 @@ def atomic(path: Path, *, durable: bool = True) -> Iterator[Path]:
         temporary.replace(path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, name):
-            error.filename = str(path)  # what the caller knows it by
+        if isinstance(error, OSError) and error.errno is not None and error.filename in (None, name):
+            error.filename = str(path)  # what the caller knows it by; an OSError with words of its own keeps them
         raise
 
 
