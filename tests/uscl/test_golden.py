@@ -32,7 +32,7 @@ def test_the_curve_is_the_committed_one(recipe: str, tmp_path: Path, monkeypatch
     finally:
         torch.set_num_threads(threads)
     assert len(found) == 20
-    # Other processors add up in another order: what differs in the last bits grows from step to step, a change of numerics is larger at once.
+    # Other processors add up in another order: the last bits' difference grows from step to step; a change of numerics is larger at once.
     assert found == pytest.approx(json.loads(CURVES.read_text())[recipe], rel=2e-3, abs=1e-4)
     assert found[:3] == pytest.approx(json.loads(CURVES.read_text())[recipe][:3], rel=1e-5)
 
