@@ -48,8 +48,8 @@ def dataset_card(data: DataSet, frames: pa.Table, schema: pa.Schema, splits: Seq
     sections = [
         f"# {markdown(data.name)}",
         markdown(str(data.about.get("description") or "Frames of ultrasound clips.")),
-        f"{len(frames):,} frames of {len(kept):,} clips and {kept['group_id'].nunique():,} groups that share no patient, as the manifest "
-        f"with the digest `{digest}` lists them. Rows stand in its order: by source, clip, frame.",
+        f"{len(frames):,} frames of {len(kept):,} clips in {kept['group_id'].nunique():,} groups (a patient where one is known), as the "
+        f"manifest with the digest `{digest}` lists them. Rows stand in its order: by source, clip, frame.",
         "## Splits\n\n" + _splits(frames),
         "## Labels\n\n" + _labels(data, frames),
         "## Licences\n\n" + _licence_table(licences, attribution),

@@ -65,7 +65,7 @@ def shard_schema(classes: list[str]) -> pa.Schema:
     fields = [
         pa.field("image", picture, metadata={"description": about_image}),
         pa.field("label", label, metadata={"description": about_label}),
-        *(field.with_nullable(True) for field in FRAMES_SCHEMA if field.name not in _REPLACED),
+        *(_column(field) for field in FRAMES_SCHEMA if field.name not in _REPLACED),
         VIDEOS_SCHEMA.field("licence"),
     ]
     features: dict[str, Any] = {field.name: {"dtype": _VALUES[field.type], "_type": "Value"} for field in fields if field.name != "image"}
@@ -74,6 +74,12 @@ def shard_schema(classes: list[str]) -> pa.Schema:
         features["label"] = {"names": classes, "_type": "ClassLabel"}
     ordered = {field.name: features[field.name] for field in fields}
     return pa.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": ordered}}, ensure_ascii=False)})
+
+
+def _column(field: pa.Field) -> pa.Field:
+    """A column of frames.parquet, nullable as `datasets` makes all; what it shares with videos.parquet is explained as it is there."""
+    shared = field.name in VIDEOS_SCHEMA.names and field.metadata[b"description"].startswith(b"as in")
+    return (VIDEOS_SCHEMA.field(field.name) if shared else field).with_nullable(True)
 
 
 def _licence_by_clip(data: DataSet) -> dict[str, str | None]:

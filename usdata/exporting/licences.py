@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from usdata import catalog
-from usdata.catalog import CatalogEntry
+from usdata.catalog import CatalogEntry, catalog
 from usdata.manifest import DataSet
 
 ATTRIBUTION = "ATTRIBUTION.md"
@@ -75,7 +74,7 @@ def clips_by_licence(kept: pd.DataFrame) -> dict[str | None, int]:
 def known_sources(data: DataSet) -> list[CatalogEntry]:
     """The catalogue's entries of this set's sources, sorted by name; a source that the catalogue does not know is not among them."""
     names = set(data.videos["source"])
-    return [entry for entry in catalog.catalog() if entry.name in names]
+    return [entry for entry in catalog() if entry.name in names]
 
 
 def copy_attribution(data: DataSet, folder: Path) -> bool:
