@@ -345,8 +345,8 @@ def export(
         typer.Option(
             metavar="FORMAT",
             help="folders: one folder of frames a clip, as US-4 is published; huggingface: Parquet shards with the pictures in them; "
-            "webdataset: tar shards, a sample a clip; croissant: croissant.json, to publish beside the set; manifest: the tables and "
-            "croissant.json, to publish without pictures.",
+            "webdataset: tar shards, a sample a clip; coco: images and annotations; croissant: croissant.json, to publish beside the set; "
+            "manifest: the tables and croissant.json, to publish without pictures.",
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to make; it must be empty or missing.")],

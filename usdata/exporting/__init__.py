@@ -15,6 +15,7 @@ from pathlib import Path
 from usdata import manifest
 from usdata.console import progress
 from usdata.errors import DataSetError, UserError, nearest
+from usdata.exporting.coco import export_coco
 from usdata.exporting.croissant import CROISSANT, export_croissant, export_manifest
 from usdata.exporting.folders import export_folders
 from usdata.exporting.huggingface import export_huggingface
@@ -43,6 +44,7 @@ FORMATS = {
     "folders": Format(export_folders, "usdata build us4-folders --raw {out} --out SET reads them back", lossy=True),
     "huggingface": Format(export_huggingface, "datasets.load_dataset({out!r}) opens it"),
     "webdataset": Format(export_webdataset, "index.json lists the shards; webdataset.WebDataset({out!r} + '/train-000000.tar') opens one"),
+    "coco": Format(export_coco, "pycocotools.coco.COCO({out!r} + '/annotations/train.json') opens a split; FiftyOne imports it too"),
     "croissant": Format(export_croissant, f"put {CROISSANT} beside the tables of {{dataset}} and publish them together", pictures=False),
     "manifest": Format(export_manifest, "publish {out}; usdata.load({out!r}) opens it", pictures=False),
 }
@@ -73,8 +75,8 @@ def export(dataset: str | Path, *, to: str, out: str | Path, images: str = "png"
     Args:
         dataset: The data set folder.
         to: "folders": one folder of frames a clip, as US-4 is published (docs/guide/us4.md); "huggingface": Parquet shards that hold the
-            pictures; "webdataset": tar shards, a sample a clip; "croissant": croissant.json alone; "manifest": the tables and
-            croissant.json, without pictures. See docs/guide/export.md.
+            pictures; "webdataset": tar shards, a sample a clip; "coco": images and annotations; "croissant": croissant.json alone;
+            "manifest": the tables and croissant.json, without pictures. See docs/guide/export.md.
         out: Folder to make; it must be empty or missing.
         images: "png", the frames as they are stored; or "jpg" (quality 95, folders alone), which is smaller and loses a little.
 
