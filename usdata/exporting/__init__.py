@@ -95,7 +95,7 @@ def export(dataset: str | Path, *, to: str, out: str | Path, images: str = "png"
         raise UserError(out, "exists and is not empty", "choose another folder, or remove it")
     if data.folder.resolve() in (target.resolve(), *target.resolve().parents):
         raise UserError(out, "lies inside the data set", "give an --out outside of it")
-    frames = len(data.frames)
+    frames = manifest.read_table(data.folder, FRAMES).num_rows
     if FORMATS[to].pictures and not frames:
         raise DataSetError(data.folder / FRAMES, "holds no frames", "there is nothing to export; see 'usdata audit'")
     staging = target.parent / f".{target.name}.exporting"

@@ -220,5 +220,5 @@ def _check_digest(data: DataSet) -> None:
 
 
 def _clips(data: DataSet, advance: Callable[[int], None]) -> int:
-    advance(len(data.frames))
+    advance(int(data.videos["frames_kept"].sum()))
     return int((data.videos["frames_kept"] > 0).sum())

@@ -135,10 +135,10 @@ def _row_groups(dataset: Path, rows: pa.Table, licences: dict[str, str | None], 
     """The rows with their pictures, as many at a time as a row group may hold."""
     pictures: list[dict[str, Any]] = []
     size = start = 0
-    for number, (path, width, height) in enumerate(
-        zip(rows["path"].to_pylist(), rows["width"].to_pylist(), rows["height"].to_pylist(), strict=True)
-    ):
-        content = stored_png(dataset, path, width, height)
+    batches = rows.select(["path", "width", "height"]).to_batches(max_chunksize=1_000)
+    for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+        path = row["path"]
+        content = stored_png(dataset, path, row["width"], row["height"])
         if pictures and (len(pictures) == ROW_GROUP_ROWS or size + len(content) > ROW_GROUP_BYTES):
             yield _row_group(rows.slice(start, len(pictures)), pictures, licences, schema)
             pictures, size, start = [], 0, number

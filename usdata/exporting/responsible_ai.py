@@ -6,11 +6,13 @@ In: a data set. Out: its `rai:` properties. Guarantees: every sentence is counte
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
-from usdata.manifest import DataSet
+from usdata.manifest import FRAMES, DataSet
 
 
 def responsible_ai(data: DataSet) -> dict[str, Any]:
@@ -71,11 +73,11 @@ def _labels(kept: pd.DataFrame) -> str:
 def _classes(data: DataSet) -> list[str]:
     if not data.classes:
         return []
-    counts = data.frames["label"].value_counts()
+    counts = Counter(pq.read_table(data.folder / FRAMES, columns=["label"])["label"].to_pylist())
     kept = data.videos[data.videos["frames_kept"] > 0]
     clips, sources = kept["label"].value_counts(), kept.groupby("label")["source"].nunique()
     return [
-        f"Class {name}: {_counted(int(counts.get(name, 0)), 'frame')} of {_counted(int(clips.get(name, 0)), 'clip')} "
+        f"Class {name}: {_counted(counts[name], 'frame')} of {_counted(int(clips.get(name, 0)), 'clip')} "
         f"from {_counted(int(sources.get(name, 0)), 'source')}."
         for name in data.classes
     ]
