@@ -43,8 +43,8 @@ class Format:
 FORMATS = {
     "folders": Format(export_folders, "usdata build us4-folders --raw {out} --out SET reads them back", lossy=True),
     "huggingface": Format(export_huggingface, "datasets.load_dataset({out!r}) opens it"),
-    "webdataset": Format(export_webdataset, "index.json lists the shards; webdataset.WebDataset({out!r} + '/train-000000.tar') opens one"),
-    "coco": Format(export_coco, "pycocotools.coco.COCO({out!r} + '/annotations/train.json') opens a split; FiftyOne imports it too"),
+    "webdataset": Format(export_webdataset, "webdataset.WebDataset opens the shards that {out}/index.json lists"),
+    "coco": Format(export_coco, "pycocotools.coco.COCO opens the files in {out}/annotations"),
     "croissant": Format(export_croissant, f"put {CROISSANT} beside the tables of {{dataset}} and publish them together", pictures=False),
     "manifest": Format(export_manifest, "publish {out}; usdata.load({out!r}) opens it", pictures=False),
 }

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from usdata.exporting.images import stored_png
 from usdata.exporting.licences import copy_attribution, known_licence
+from usdata.exporting.splits import by_split
 from usdata.imaging.geometry import Rectangle, clipped, geometry_from
 from usdata.manifest import FRAMES, VIDEOS, DataSet, read_table
 
-SPLITS = ("train", "val", "test")
 _FACTS = ("frame_id", "video_id", "source", "patient_id", "group_id", "frame_index", "time_s", "fold", "pixel_sha256")
 
 
@@ -28,7 +28,7 @@ def export_coco(data: DataSet, folder: Path, *, images: str, advance: Callable[[
     """Write all kept frames below a folder; gives the number of clips.
 
     Raises:
-        DataSetError: An image of the data set is missing or damaged.
+        DataSetError: An image of the data set is missing or damaged, or a frame is in no split.
     """
     frames = read_table(data.folder, FRAMES)
     videos = read_table(data.folder, VIDEOS).select(["video_id", "licence", "fov_stored_geometry"]).to_pydict()
@@ -40,10 +40,8 @@ def export_coco(data: DataSet, folder: Path, *, images: str, advance: Callable[[
         "categories": [{"id": number, "name": name, "supercategory": ""} for number, name in enumerate(data.classes, start=1)],
     }
     (folder / "annotations").mkdir()
-    for split in SPLITS:
-        rows = frames.filter(pc.equal(frames["split"], split))
-        if len(rows):
-            _write_split(folder / "annotations" / f"{split}.json", head, _entries(data.folder, folder, rows, clips, licences, advance))
+    for split, rows in by_split(data.folder, frames):
+        _write_split(folder / "annotations" / f"{split}.json", head, _entries(data.folder, folder, rows, clips, licences, advance))
     copy_attribution(data, folder)
     return len(pc.unique(frames["video_id"]))
 

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from usdata.errors import DataSetError
 from usdata.exporting.dataset_card import dataset_card
 from usdata.exporting.images import stored_png
 from usdata.exporting.licences import copy_attribution
+from usdata.exporting.splits import by_split
 from usdata.manifest import FRAMES, FRAMES_SCHEMA, VIDEOS, VIDEOS_SCHEMA, DataSet, read_table
 
 # The Hub's own bounds: files of some 500 MB, and row groups of 100 rows so that its viewer can seek among pictures.
@@ -27,7 +27,7 @@ SHARD_BYTES = 500_000_000
 ROW_GROUP_ROWS = 100
 ROW_GROUP_BYTES = 64_000_000
 
-SPLITS = {"train": "train", "val": "validation", "test": "test"}
+NAMES = {"train": "train", "val": "validation", "test": "test"}
 _REPLACED = ("path", "label", "label_index")
 _VALUES = {pa.string(): "string", pa.int64(): "int64", pa.int32(): "int32", pa.float64(): "float64"}
 
@@ -41,15 +41,11 @@ def export_huggingface(data: DataSet, folder: Path, *, images: str, advance: Cal
     frames = read_table(data.folder, FRAMES)
     licences = _licence_by_clip(data)
     schema = shard_schema(data.classes)
-    unknown = set(pc.unique(frames["split"]).to_pylist()) - SPLITS.keys()
-    if unknown:
-        raise DataSetError(data.folder / FRAMES, f"names the splits {', '.join(sorted(unknown))}", "the contract has train, val and test")
-    shards: dict[str, int] = {}
-    for split, name in SPLITS.items():
-        rows = frames.filter(pc.equal(frames["split"], split))
-        if len(rows):
-            shards[name] = _write_split(data.folder, folder / "data", name, rows, licences, schema, advance)
-    (folder / "README.md").write_text(dataset_card(data, frames, schema, list(shards), copy_attribution(data, folder)), encoding="utf-8")
+    names = []
+    for split, rows in by_split(data.folder, frames):
+        names.append(NAMES[split])
+        _write_split(data.folder, folder / "data", NAMES[split], rows, licences, schema, advance)
+    (folder / "README.md").write_text(dataset_card(data, frames, schema, names, copy_attribution(data, folder)), encoding="utf-8")
     return len(pc.unique(frames["video_id"]))
 
 
@@ -95,7 +91,7 @@ def _write_split(
     licences: dict[str, str | None],
     schema: pa.Schema,
     advance: Callable[[int], None],
-) -> int:
+) -> None:
     """Write the shards of one split; their number, which each file's name must tell, is known when the last is written."""
     folder.mkdir(exist_ok=True)
     shards = 0
@@ -113,7 +109,6 @@ def _write_split(
         shards += 1
     for number in range(shards):
         (folder / f"{number}.part").rename(folder / f"{name}-{number:05}-of-{shards:05}.parquet")
-    return shards
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:

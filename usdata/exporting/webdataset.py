@@ -23,12 +23,12 @@ import pyarrow.compute as pc
 from usdata.errors import DataSetError
 from usdata.exporting.images import stored_png
 from usdata.exporting.licences import copy_attribution
+from usdata.exporting.splits import by_split
 from usdata.files import canonical_json, sha256_file, sha256_text, write_json
 from usdata.manifest import FRAMES, FRAMES_SCHEMA, VIDEOS, VIDEOS_SCHEMA, DataSet, read_table
 
 SHARD_BYTES = 500_000_000
 INDEX = "index.json"
-SPLITS = ("train", "val", "test")
 
 _KEY_LENGTH = 80  # a tar's plain header holds names of 100 characters
 _INDEX_DIGITS = 6
@@ -47,9 +47,6 @@ def export_webdataset(data: DataSet, folder: Path, *, images: str, advance: Call
         DataSetError: An image of the data set is missing or damaged, or frames name a clip or a split that is none.
     """
     frames, videos = read_table(data.folder, FRAMES), read_table(data.folder, VIDEOS).drop_columns(list(_NOT_EXPORTED))
-    unknown = set(pc.unique(frames["split"]).to_pylist()) - set(SPLITS)
-    if unknown:
-        raise DataSetError(data.folder / FRAMES, f"names the splits {', '.join(sorted(unknown))}", "the contract has train, val and test")
     rows = {video_id: number for number, video_id in enumerate(videos["video_id"].to_pylist())}
     clips = pc.unique(frames["video_id"]).to_pylist()
     strangers = [video_id for video_id in clips if video_id not in rows]
@@ -57,8 +54,7 @@ def export_webdataset(data: DataSet, folder: Path, *, images: str, advance: Call
         raise DataSetError(data.folder / FRAMES, f"names the clip '{strangers[0]}', which {VIDEOS} lacks", "build the set again")
     keys = sample_keys(clips)
     shards = []
-    for split in SPLITS:
-        of_split = frames.filter(pc.equal(frames["split"], split))
+    for split, of_split in by_split(data.folder, frames):
         samples = (
             _sample(data.folder, keys[video_id], videos.slice(rows[video_id], 1).to_pylist()[0], clip)
             for video_id, clip in _by_clip(of_split)

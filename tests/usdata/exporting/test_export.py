@@ -70,6 +70,15 @@ def test_a_path_that_leaves_the_set_is_refused(path: str, to: str, tmp_path: Pat
     assert [entry.name for entry in tmp_path.iterdir()] == ["set"]
 
 
+@pytest.mark.parametrize("to", ["coco", "huggingface", "webdataset"])
+def test_a_split_that_the_contract_does_not_know_is_refused(to: str, tmp_path: Path) -> None:
+    planted = Planted(clips=2)
+    planted.frames[1] |= {"split": "holdout"}
+    with pytest.raises(UserError, match="names the split 'holdout'"):
+        usdata.export(planted.write(tmp_path / "set"), to=to, out=tmp_path / "out")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["set"]
+
+
 @pytest.mark.parametrize("to", sorted(FORMATS))
 def test_a_set_without_frames(to: str, tmp_path: Path) -> None:
     planted = Planted(clips=2)
