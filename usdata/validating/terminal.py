@@ -46,7 +46,8 @@ def print_validation(result: ValidationResult, console: Console | None = None) -
     broken = [promise.id for promise in result.promises if not promise.holds]
     name = safe_text(result.dataset)
     verdict = f"{name}: every promise that was looked at holds" if not broken else f"{name}: broken: {', '.join(broken)}"
-    console.print(Text(f"{verdict} ({result.seconds:.1f} s; digest {result.digest[:16]})", style="bold"))
+    console.print(Text(verdict, style="bold"))
+    console.print(Text(f"{result.seconds:.1f} s; digest {result.digest[:16]}"))
 
 
 def _wrapped(console: Console, text: str) -> list[str]:
