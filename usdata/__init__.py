@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from usdata.catalog import catalog as catalog
     from usdata.exporting import export as export
     from usdata.manifest import open_dataset as load
+    from usdata.migrating import migrate as migrate
     from usdata.phantoms import phantom as phantom
     from usdata.pulling import pull as pull
     from usdata.scanning import scan as scan
@@ -27,6 +28,7 @@ _FUNCTIONS = {
     "catalog": ("usdata.catalog", "catalog"),
     "export": ("usdata.exporting", "export"),
     "load": ("usdata.manifest", "open_dataset"),
+    "migrate": ("usdata.migrating", "migrate"),
     "phantom": ("usdata.phantoms", "phantom"),
     "plan": ("usdata.building", "plan"),
     "pull": ("usdata.pulling", "pull"),
@@ -34,7 +36,7 @@ _FUNCTIONS = {
     "split": ("usdata.splitting", "split"),
 }
 
-__all__ = ["audit", "build", "catalog", "export", "load", "phantom", "plan", "pull", "scan", "split"]
+__all__ = ["audit", "build", "catalog", "export", "load", "migrate", "phantom", "plan", "pull", "scan", "split"]
 
 
 def __getattr__(name: str) -> Any:

@@ -451,6 +451,28 @@ def split(
 
 @app.command()
 @one_line_errors
+def migrate(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder that an older usdata made.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring a data set to the schema version of this usdata, in place; what cannot be known without the raw clips is told.
+
+    \b
+    usdata migrate set
+    usdata migrate set --json
+    """
+    from usdata.migrating import migrate as migrating
+    from usdata.migrating.terminal import print_migration
+
+    result = migrating(dataset)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_migration(result)
+
+
+@app.command()
+@one_line_errors
 def audit(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     fail_on: Annotated[

@@ -345,6 +345,23 @@ def open_dataset(folder: str | Path) -> DataSet:
         DataSetError: The folder is missing, is not a data set, or was written under another schema version.
     """
     folder = Path(folder)
+    about = read_about(folder)
+    version = version_of(folder, about)
+    if version < SCHEMA_VERSION:
+        reason = f"has schema version {version}, and this usdata reads {SCHEMA_VERSION}"
+        raise DataSetError(folder, reason, f"run 'usdata migrate {folder}'")
+    if version > SCHEMA_VERSION:
+        reason = f"was made by a newer usdata (schema version {version}, and this one reads {SCHEMA_VERSION})"
+        raise DataSetError(folder, reason, "install that usdata")
+    return DataSet(folder=folder, about=about)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `dataset.json` says, whatever the schema version.
+
+    Raises:
+        DataSetError: The folder is missing, or is not a data set.
+    """
     if not folder.is_dir():
         raise DataSetError(folder, "no such data set folder", "make one with 'usdata build RECIPE --raw RAW --out SET'")
     path = folder / DATASET_JSON
@@ -358,14 +375,19 @@ def open_dataset(folder: str | Path) -> DataSet:
         raise DataSetError(path, f"is no readable JSON ({error})", "build the set again with 'usdata build'") from None
     if not isinstance(about, dict) or {"name", "digest", "classes", "schema_version"} - about.keys():
         raise DataSetError(path, "is not a data set's description", "build the set again with 'usdata build'")
-    if about["schema_version"] != SCHEMA_VERSION:
-        found = about["schema_version"]
-        raise DataSetError(
-            path,
-            f"has schema version {found}, and this usdata reads {SCHEMA_VERSION}",
-            "build the set again, or use the usdata that wrote it",
-        )
-    return DataSet(folder=folder, about=about)
+    return about
+
+
+def version_of(folder: Path, about: Mapping[str, Any]) -> int:
+    """The schema version that `dataset.json` names.
+
+    Raises:
+        DataSetError: It is no version.
+    """
+    version = about["schema_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DataSetError(folder / DATASET_JSON, "names no schema version", "build the set again with 'usdata build'")
+    return version
 
 
 def duplicates_version(about: Mapping[str, Any]) -> int | None:
