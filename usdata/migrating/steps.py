@@ -95,8 +95,8 @@ def to_3(stage: Stage) -> Stage:
     tables = {VIDEOS: _with(videos, 3, VIDEOS, {"overlays": overlays}), FRAMES: _with(frames, 3, FRAMES, measured)}
     computed = f"quality_contrast and quality_saturation of {len(frames):,} frames were measured on their pictures"
     said = (
-        "mode, field of view, ruler, depth, loops, the patient's sex and age band and reviews of all clips are null, and their overlays are "
-        "'unknown': nobody looked"
+        "mode, field of view, ruler, depth, loops, the patient's sex and age band and reviews of all clips are null, and their overlays "
+        "are 'unknown': nobody looked"
     )
     return replace(stage, version=3, tables=stage.tables | tables, computed=(*stage.computed, computed), unknown=(*stage.unknown, said))
 
