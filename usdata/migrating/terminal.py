@@ -15,9 +15,8 @@ def print_migration(result: MigrateResult) -> None:
     if not result.written:
         _say(f"{result.name} has schema version {result.after} already: nothing to do")
         return
-    _say(
-        f"{result.name}: schema version {result.before} is now {result.after}; digest {result.digest[:16]} (was {result.digest_before[:16]})"
-    )
+    digests = f"digest {result.digest[:16]} (was {result.digest_before[:16]})"
+    _say(f"{result.name}: schema version {result.before} is now {result.after}; {digests}")
     for sentence in result.computed:
         _say(sentence, "  ")
     for sentence in result.unknown:
