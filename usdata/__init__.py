@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from usdata.building import build as build
     from usdata.building import plan as plan
     from usdata.catalog import catalog as catalog
+    from usdata.comparing import compare as compare
     from usdata.exporting import export as export
     from usdata.manifest import open_dataset as load
     from usdata.migrating import migrate as migrate
@@ -26,6 +27,7 @@ _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
     "build": ("usdata.building", "build"),
     "catalog": ("usdata.catalog", "catalog"),
+    "compare": ("usdata.comparing", "compare"),
     "export": ("usdata.exporting", "export"),
     "load": ("usdata.manifest", "open_dataset"),
     "migrate": ("usdata.migrating", "migrate"),
@@ -36,7 +38,7 @@ _FUNCTIONS = {
     "split": ("usdata.splitting", "split"),
 }
 
-__all__ = ["audit", "build", "catalog", "export", "load", "migrate", "phantom", "plan", "pull", "scan", "split"]
+__all__ = ["audit", "build", "catalog", "compare", "export", "load", "migrate", "phantom", "plan", "pull", "scan", "split"]
 
 
 def __getattr__(name: str) -> Any:
