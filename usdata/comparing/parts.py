@@ -7,6 +7,7 @@ its name and by its patients, so that a new clip of a patient who was trained on
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from usdata.comparing.result import Change, Count, Crossing
 PARTS = ("train", "val", "test")
 # The dangerous ones first: what was trained on and is tested on, or the other way round.
 DIRECTIONS = (("train", "test"), ("test", "train"), ("train", "val"), ("val", "train"), ("val", "test"), ("test", "val"))
-SEVERAL = "several"
+SEVERAL, NO_FOLD = "several", "none"
 
 
 def parts_of(folder: Path, frames: FramesOf) -> pd.DataFrame:
@@ -33,12 +34,13 @@ def parts_of(folder: Path, frames: FramesOf) -> pd.DataFrame:
 
 
 def folds_of(folder: Path, frames: FramesOf) -> pd.Series:
-    """Each clip's fold as text, "several" where its frames stand in several; clips without frames or folds are left out."""
+    """Each clip's fold as text, "none" without one, "several" where its frames stand in several; clips without frames are left out."""
     fold = manifest.read_table(folder, manifest.FRAMES, columns=["fold"]).column("fold")
     codes, names = _coded(fold.cast(pa.string()))
-    counted = _counted(frames.clip, codes, names, "fold").dropna(subset="fold")
-    first = counted.groupby("clip")["fold"].first()
-    return first.where(counted.groupby("clip").size() == 1, SEVERAL)
+    counted = _counted(frames.clip, codes, [NO_FOLD if name is None else name for name in names], "fold")
+    several = counted["clip"].duplicated(keep=False)
+    first = counted.drop_duplicates("clip").set_index("clip")["fold"]
+    return first.where(~first.index.isin(counted["clip"][several]), SEVERAL)
 
 
 def _coded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str | None]]:
@@ -46,7 +48,7 @@ def _coded(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str | None]
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), encoded.dictionary.to_pylist()
 
 
-def _counted(clips: NDArray[np.int64], codes: NDArray[np.int64], names: list[str | None], column: str) -> pd.DataFrame:
+def _counted(clips: NDArray[np.int64], codes: NDArray[np.int64], names: Sequence[str | None], column: str) -> pd.DataFrame:
     known = clips >= 0
     width = max(1, len(names))
     keys, numbers = np.unique(clips[known] * width + codes[known], return_counts=True)
@@ -59,8 +61,7 @@ def split_moves(parts: tuple[pd.DataFrame, pd.DataFrame], matching: Matching) ->
     """Clips with frames in both sets that stand in other splits."""
     sides = []
     for table, places in zip(parts, (matching.a, matching.b), strict=True):
-        joined = table.sort_values("split").groupby("clip")["split"].agg("+".join)
-        sides.append(joined.reindex(places).to_numpy(dtype=object))
+        sides.append(_joined(table).reindex(places).to_numpy(dtype=object))
     both = pd.DataFrame({"name": matching.names, "before": sides[0], "after": sides[1]}).dropna()
     moved = both[both["before"] != both["after"]]
     return tuple(Change(*values) for values in zip(moved["name"], moved["before"], moved["after"], strict=True))
@@ -75,23 +76,27 @@ def fold_moves(folds: tuple[pd.Series, pd.Series], matching: Matching) -> tuple[
     from scipy.optimize import linear_sum_assignment
 
     sides = [fold.reindex(places).to_numpy(dtype=object) for fold, places in zip(folds, (matching.a, matching.b), strict=True)]
-    both = pd.DataFrame({"name": matching.names, "before": sides[0], "after": sides[1]})
-    known = both.dropna()
-    table = pd.crosstab(known["before"], known["after"]) if len(known) else pd.DataFrame()
-    same_number = table.index.to_numpy(dtype=str)[:, None] == table.columns.to_numpy(dtype=str)[None, :]
-    rows, columns = linear_sum_assignment(-(table.to_numpy() * 2.0 + same_number))  # of equal ones that which keeps the number
-    name_of = {
-        str(table.index[row]): str(table.columns[column]) for row, column in zip(rows, columns, strict=True) if table.iat[row, column]
-    }
-    if sum(int(table.iat[row, column]) for row, column in zip(rows, columns, strict=True)) * 2 < len(known):
-        name_of = {str(name): str(name) for name in table.index}
-    expected = both["before"].map(name_of)
-    moved = both[(both["before"].notna() | both["after"].notna()) & (expected.isna() | (expected != both["after"]))]
-    changes = tuple(
-        Change(str(name), None if pd.isna(before) else before, None if pd.isna(after) else after)
-        for name, before, after in zip(moved["name"], moved["before"], moved["after"], strict=True)
-    )
+    both = pd.DataFrame({"name": matching.names, "before": sides[0], "after": sides[1]}).dropna()
+    numbered = both[(both["before"] != NO_FOLD) & (both["after"] != NO_FOLD)]
+    table = pd.crosstab(numbered["before"], numbered["after"]) if len(numbered) else pd.DataFrame()
+    names = [str(name) for name in table.index], [str(name) for name in table.columns]
+    shared = table.to_numpy(dtype=np.int64)
+    same_number = np.array([[one == other for other in names[1]] for one in names[0]], dtype=bool).reshape(shared.shape)
+    rows, columns = linear_sum_assignment(-(shared * 2.0 + same_number))  # of equal ones that which keeps the number
+    name_of = {names[0][row]: names[1][column] for row, column in zip(rows, columns, strict=True) if shared[row, column]}
+    if shared[rows, columns].sum() * 2 < len(numbered):
+        name_of = {name: name for name in names[0]}
+    moved = both[both["before"].map(name_of | {NO_FOLD: NO_FOLD}) != both["after"]]
+    changes = tuple(Change(*values) for values in zip(moved["name"], moved["before"], moved["after"], strict=True))
     return changes, tuple(Change("fold", before, after) for before, after in sorted(name_of.items()) if before != after)
+
+
+def _joined(parts: pd.DataFrame) -> pd.Series:
+    """Each clip's split, "train+val" where it has frames in several."""
+    ordered = parts.sort_values(["clip", "split"])
+    several = ordered["clip"].duplicated(keep=False)
+    one = ordered[~several].set_index("clip")["split"]
+    return pd.concat([one, ordered[several].groupby("clip")["split"].agg("+".join)]) if several.any() else one
 
 
 def crossings(videos: tuple[pa.Table, pa.Table], parts: tuple[pd.DataFrame, pd.DataFrame], matching: Matching) -> tuple[Crossing, ...]:
