@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from usdata.migrating import migrate as migrate
     from usdata.phantoms import phantom as phantom
     from usdata.pulling import pull as pull
+    from usdata.rebuilding import rebuild as rebuild
     from usdata.scanning import scan as scan
     from usdata.splitting import split as split
+    from usdata.validating import validate as validate
 
 _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
@@ -34,11 +36,28 @@ _FUNCTIONS = {
     "phantom": ("usdata.phantoms", "phantom"),
     "plan": ("usdata.building", "plan"),
     "pull": ("usdata.pulling", "pull"),
+    "rebuild": ("usdata.rebuilding", "rebuild"),
     "scan": ("usdata.scanning", "scan"),
     "split": ("usdata.splitting", "split"),
+    "validate": ("usdata.validating", "validate"),
 }
 
-__all__ = ["audit", "build", "catalog", "compare", "export", "load", "migrate", "phantom", "plan", "pull", "scan", "split"]
+__all__ = [
+    "audit",
+    "build",
+    "catalog",
+    "compare",
+    "export",
+    "load",
+    "migrate",
+    "phantom",
+    "plan",
+    "pull",
+    "rebuild",
+    "scan",
+    "split",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -338,6 +338,66 @@ def _counted(number: int, noun: str) -> str:
 
 @app.command()
 @one_line_errors
+def validate(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder, or a published manifest without pictures.")],
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every picture; with --raw, make every clip's pictures again.")] = False,
+    raw: Annotated[Path | None, typer.Option(help="Folder of raw clips: make some clips' pictures again and compare their pixels.")] = None,
+    samples: Annotated[int, typer.Option(help="How many clips --raw makes again.")] = 20,
+    workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check every promise of the contract on a data set; leave with 3 if one is broken.
+
+    \b
+    usdata validate set
+    usdata validate set --deep --raw clips
+    """
+    from usdata.validating import validate as validating
+    from usdata.validating.terminal import print_validation
+
+    result = validating(dataset, deep=deep, raw=raw, samples=samples, workers=workers)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_validation(result)
+    if not result.holds:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@one_line_errors
+def rebuild(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="Folder with dataset.json and the tables; pictures are not needed.")],
+    raw: Annotated[Path, typer.Option(help="Folder of the raw clips, in any layout and under any names.")],
+    out: Annotated[Path, typer.Option(help="Data set folder to make.")],
+    workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
+    engine: Annotated[str, typer.Option(metavar="local|ray", help="Where the clips are read.")] = "local",
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Write the set without clips that are missing or not equal; it gets a digest of its own.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a published data set's pictures again from the raw clips, and prove them equal; leave with 3 if they are not.
+
+    \b
+    usdata rebuild published --raw clips --out set
+    usdata rebuild published --raw clips --out set --partial
+    """
+    from usdata.rebuilding import rebuild as rebuilding
+    from usdata.rebuilding.terminal import print_rebuild
+
+    result = rebuilding(manifest, raw=raw, out=out, workers=workers, engine=engine, partial=partial, overwrite=overwrite)
+    if as_json:
+        _print_json({**vars(result), "equal": result.equal, "out": str(result.out)})
+    else:
+        print_rebuild(result)
+    if not result.equal:
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@one_line_errors
 def export(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     to: Annotated[str, typer.Option(metavar="folders", help="folders: one folder of frames a clip, as US-4 is published.")],

@@ -24,7 +24,7 @@ from usdata.files import atomic, sha256_file, write_json
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 ROW_GROUP_ROWS = 65_536
 
 DATASET_JSON = "dataset.json"
@@ -109,6 +109,7 @@ VIDEOS_SCHEMA = _schema(
     ),
     ("overlay_share?", pa.float64(), "share of the field of view that they cover, 0 to 1"),
     ("overlay_path?", pa.string(), "mask of them at the stored size (PNG, 255 = overlay), relative to the data set; null = none found"),
+    ("overlay_sha256?", pa.string(), "of that mask's pixels, as pixel_sha256 in frames.parquet"),
     ("ruler?", pa.string(), "JSON of the depth ruler: its place, its ticks and their distance in raw pixels; null = none found"),
     ("spacing_source?", pa.string(), "where mm_per_pixel comes from: recipe, file or ruler; null = unknown"),
     ("depth_mm?", pa.float64(), "depth of scan, as the file says"),
@@ -122,6 +123,7 @@ VIDEOS_SCHEMA = _schema(
         "picture of the frames by which the same scan is found in other clips, one below another, 64 pixels wide; relative to the data "
         "set; null = all are too dark or too flat",
     ),
+    ("key_frames_sha256?", pa.string(), "of that picture's pixels, as pixel_sha256 in frames.parquet"),
     ("key_frames?", pa.list_(pa.int64()), "their frame_index"),
     ("key_frames_box?", pa.list_(pa.int32()), "what they were cut from: x, y, width, height in raw pixels"),
     (
@@ -225,7 +227,7 @@ DUPLICATES_SCHEMA = _schema(
 )
 
 SCHEMAS = {VIDEOS: VIDEOS_SCHEMA, FRAMES: FRAMES_SCHEMA, EXCLUDED: EXCLUDED_SCHEMA, DUPLICATES: DUPLICATES_SCHEMA}
-_SORT_KEYS = {
+SORT_KEYS = {
     VIDEOS: ("source", "video_id"),
     FRAMES: ("source", "video_id", "frame_index"),
     EXCLUDED: ("source", "video_id", "frame_index"),
@@ -244,7 +246,7 @@ def table_from_rows(name: str, rows: Iterable[Mapping[str, Any]]) -> pa.Table:
         ValueError: A row lacks a column, has one too many, or holds null where none may be.
     """
     schema = SCHEMAS[name]
-    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in _SORT_KEYS[name]))
+    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in SORT_KEYS[name]))
     columns = set(schema.names)
     for row in ordered:
         if row.keys() != columns:

@@ -91,7 +91,8 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
     evidence = collector.evidence
     consensus = [geometry_from(text) for text in seeing.consensus]
     decision = decide(evidence, info.regions, accept=seeing.accept, override=override, consensus=consensus)
-    geometry = decision.geometry
+    # As the manifest has it: whoever reads it there frames the same pixels.
+    geometry = None if decision.geometry is None else geometry_from(geometry_json(decision.geometry))
     inside = None if geometry is None or evidence is None else evidence.mask_of(geometry)
     strip = _strip(collector, evidence, inside if isinstance(geometry, AnnulusSector) else None)
     columns = {

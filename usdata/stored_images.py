@@ -51,11 +51,12 @@ class StoredImages:
         columns: dict[str, Any] = {}
         mask = None if framing is None else framing.stored_overlays()
         if mask is not None:
-            columns["overlay_path"] = self._write("overlays", mask)
+            columns |= {"overlay_path": self._write("overlays", mask), "overlay_sha256": pixel_digest(mask)}
         if key_frames is not None:
             indices = [int(index) for index in key_frames.frame_index]
-            columns |= {"key_frames_path": self._write("key_frames", as_strip(key_frames.pictures)), "key_frames": indices}
-            columns["key_frames_box"] = list(key_frames.box)
+            strip = as_strip(key_frames.pictures)
+            columns |= {"key_frames_path": self._write("key_frames", strip), "key_frames_sha256": pixel_digest(strip)}
+            columns |= {"key_frames": indices, "key_frames_box": list(key_frames.box)}
         return columns
 
     def keep(self, paths: set[str]) -> dict[str, str]:

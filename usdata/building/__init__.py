@@ -59,7 +59,7 @@ from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import VideoTask, no_result, process_video, raw_digest
 
-STEP_VERSION = 14  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 15  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)

@@ -170,9 +170,10 @@ def _clear(videos: list[dict[str, Any]], identifiers: Identifiers) -> None:
 
 # Columns that are null unless the per-video step, the file's header or a review says otherwise.
 _NOT_DETERMINED = (
-    "mode", "fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry", "fov_polygon", "fov_stored_geometry", "fov_confidence",
-    "fov_origin", "fov_views", "overlay_share", "overlay_path", "ruler", "spacing_source", "depth_mm", "period_frames", "patient_sex",
-    "patient_age", "study_year", "review", "review_reason", "reviewer", "reviewed_on", "key_frames_path", "key_frames", "key_frames_box",
+    "mode", "fov_kind", "fov_x", "fov_y", "fov_width", "fov_height", "fov_geometry", "fov_polygon", "fov_stored_geometry",
+    "fov_confidence", "fov_origin", "fov_views", "overlay_share", "overlay_path", "overlay_sha256", "ruler", "spacing_source",
+    "depth_mm", "period_frames", "patient_sex", "patient_age", "study_year", "review", "review_reason", "reviewer", "reviewed_on",
+    "key_frames_path", "key_frames_sha256", "key_frames", "key_frames_box",
 )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ class RawFiles:
                 named = [str(folder / name) for name in data_files(file)]
         except ReadError:  # the clip's own row will give the reason
             return ()
-        return tuple(name for name in named if name != path and name in self._present)
+        return tuple(name for name in named if name != path and name in self.present)
 
     @cached_property
     def sequences(self) -> dict[str, tuple[str, ...]]:
@@ -94,7 +94,8 @@ class RawFiles:
         return images_by_folder(self.paths, self)
 
     @cached_property
-    def _present(self) -> frozenset[str]:
+    def present(self) -> frozenset[str]:
+        """`paths`, for looking one up."""
         return frozenset(self.paths)
 
     def why_not_a_clip(self, path: str) -> str:

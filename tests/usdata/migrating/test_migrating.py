@@ -62,6 +62,8 @@ def test_a_set_of_an_old_version_keeps_every_value(version: int, tmp_path: Path)
     assert opened.about["migrated"] == {"from": version, "unknown": result.unknown}
     assert result.unknown  # every step up to version 4 leaves something that only the raw clips tell
     assert usdata.audit(folder).statistics["flow"]["clips"]["kept"] == 3
+    broken = {promise.id for promise in usdata.validate(folder, deep=True).promises if not promise.holds}
+    assert broken == (set() if version < 3 else {"pictures"})  # the fixtures lack masks and key frames, of which 3 and 4 know
     again = migrate(folder)
     assert not again.written
     assert again.digest == result.digest
@@ -172,20 +174,46 @@ def recipe() -> Recipe:
     return Recipe.model_validate({"name": "tiny", "sources": [source]})
 
 
-def test_digests_of_key_frames_are_those_of_their_pixels(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("built")
     for number in range(2):
-        write_video(tmp_path / "raw" / f"clip{number}.mkv", speckle_frames(12, seed=number, height=160, width=200), codec="ffv1")
-    folder = build(recipe(), raw=tmp_path / "raw", out=tmp_path / "set", workers=1).out
-    old = {column for column in ADDED[5][manifest.VIDEOS]}
-    videos = manifest.read_table(folder, manifest.VIDEOS)
-    paths = videos.column("key_frames_path").to_pylist()
-    assert all(paths)
-    stage = Stage(folder, 4, {}, {manifest.VIDEOS: videos.select([name for name in videos.column_names if name not in old])})
-    after = to_5(stage)
+        write_video(folder / "raw" / f"clip{number}.mkv", speckle_frames(12, seed=number, height=160, width=200), codec="ffv1")
+    return build(recipe(), raw=folder / "raw", out=folder / "set", workers=1).out
+
+
+def as_version_4(folder: Path) -> Path:
+    """A set of today as version 4 had it."""
+    for name in manifest.SCHEMAS:
+        table = manifest.read_table(folder, name)
+        table = table.select([column for column in table.column_names if column not in ADDED[5].get(name, {})])
+        pq.write_table(table, folder / name)
+    about = manifest.read_about(folder) | {"schema_version": 4, "digest": manifest.tables_digest(folder)}
+    (folder / manifest.DATASET_JSON).write_text(json.dumps(about))
+    return folder
+
+
+def test_version_4_with_its_pictures_becomes_what_a_build_makes_today(built: Path, tmp_path: Path) -> None:
+    folder = as_version_4(Path(shutil.copytree(built, tmp_path / "set")))
+    result = migrate(folder)
+    assert result.unknown == []
+    assert result.computed == ["overlay_sha256 and key_frames_sha256 were made of 2 pictures"]
+    for name in manifest.SCHEMAS:
+        assert (folder / name).read_bytes() == (built / name).read_bytes(), name
+    about = usdata.load(folder).about
+    assert about.pop("migrated") == {"from": 4, "unknown": []}
+    assert about == usdata.load(built).about
+
+
+def test_digests_of_key_frames_are_those_of_their_pixels(built: Path, tmp_path: Path) -> None:
+    folder = as_version_4(Path(shutil.copytree(built, tmp_path / "set")))
+    paths = pq.read_table(folder / manifest.VIDEOS).column("key_frames_path").to_pylist()
+    stage = Stage(folder, 4, {}, {manifest.VIDEOS: pq.read_table(folder / manifest.VIDEOS)})
     expected = []
     for path in paths:
         pixels = gray(folder / path)
         expected.append(hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}x1\n".encode() + pixels.tobytes()).hexdigest())
+    after = to_5(stage)
     assert after.tables[manifest.VIDEOS].column("key_frames_sha256").to_pylist() == expected
     assert after.unknown == ()
     (folder / paths[0]).unlink()

@@ -1,0 +1,147 @@
+"""Are the pictures that a manifest names there, no others, and the pixels those that it has digests of?
+
+Comes in: the tables and the folder. Goes out: promises. Guarantees: no path is followed out of the folder; without `deep` no picture is
+opened, with it every one is decoded, in worker processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from usdata.console import progress
+from usdata.engines import Failure, Runner
+from usdata.manifest import FRAMES, VIDEOS
+from usdata.validating.promise import Promise
+from usdata.validating.schema import places
+
+MISSING = "build the set again: what is there stays, what is missing is made"
+OTHER = "build the set again with --overwrite; such files are made anew"
+SECONDS_PER_CLIP, MEMORY_MB = 600.0, 1024
+BESIDE = ("overlay", "key_frames")
+
+
+def check_paths(tables: Mapping[str, pa.Table]) -> Promise:
+    """Every path leads to the clip's own folder, and to one picture each."""
+    videos, frames = tables[VIDEOS], tables[FRAMES]
+    broken = []
+    named = [(frames.column("path"), frames.column("video_id"))]
+    named += [(videos.column(f"{what}_path"), videos.column("video_id")) for what in BESIDE]
+    for paths, ids in named:
+        prefix = pc.binary_join_element_wise(pa.scalar("images/"), ids, pa.scalar("/"), "")
+        name = pc.replace_substring_regex(paths, r"^.*/", "")
+        inside = pc.equal(paths, pc.binary_join_element_wise(prefix, name, ""))
+        for place in places(pc.and_(pc.is_valid(paths), pc.invert(inside))):
+            broken.append(f"{paths[place]}: does not lie in the folder of its clip, {prefix[place]}")
+        odd = pc.match_substring_regex(paths, r"(^|/)\.\.?(/|$)|\\|//|\x00")
+        broken += [f"{paths[place]}: is no plain path" for place in places(odd)]
+    every = pa.chunked_array([chunk for paths, _ in named for chunk in paths.drop_null().chunks], pa.string())
+    counts = pc.value_counts(every)
+    broken += [f"{entry['values']}: is named twice" for entry in counts.filter(pc.greater(counts.field("counts"), 1)).to_pylist()]
+    text = "Each picture has a path of its own, in its clip's folder, and none leaves the data set."
+    return Promise("paths", text, len(every), "paths", tuple(broken), MISSING)
+
+
+def check_pictures(folder: Path, tables: Mapping[str, pa.Table]) -> Promise:
+    """Every picture that the manifest names is there as a file, and no file is there that it does not name."""
+    text = "Every picture that the tables name is there, and no other file."
+    wanted = _named(tables)
+    if not (folder / "images").exists():
+        return Promise("pictures", text, 0, "files", unseen=f"there is no images folder: a manifest without its {len(wanted):,} pictures")
+    there = set(_files(folder, "images"))
+    broken = [f"{path}: is missing" for path in sorted(wanted - there)]
+    broken += [f"{path}: no row names it" for path in sorted(there - wanted)]
+    return Promise("pictures", text, len(wanted), "files", tuple(broken), MISSING)
+
+
+def _named(tables: Mapping[str, pa.Table]) -> set[str]:
+    paths = set(tables[FRAMES].column("path").to_pylist())
+    for what in BESIDE:
+        paths.update(tables[VIDEOS].column(f"{what}_path").drop_null().to_pylist())
+    return paths
+
+
+def _files(folder: Path, inside: str) -> Iterator[str]:
+    """Paths of everything below a folder that is no folder; links to elsewhere are no pictures and are left out."""
+    for entry in os.scandir(folder / inside):
+        path = f"{inside}/{entry.name}"
+        if entry.is_dir(follow_symlinks=False):
+            yield from _files(folder, path)
+        elif entry.is_file(follow_symlinks=False) or (entry.is_symlink() and _stays(folder, path)):
+            yield path
+
+
+def _stays(folder: Path, path: str) -> bool:
+    return (folder / path).resolve().is_relative_to(folder.resolve()) and (folder / path).is_file()
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """Pictures of one clip: path, digest, height and width (None where the table does not say)."""
+
+    folder: Path
+    pictures: tuple[tuple[str, str, int | None, int | None], ...]
+
+
+def check_pixels(folder: Path, tables: Mapping[str, pa.Table], run: Runner) -> Promise:
+    """Every picture decodes to the pixels that its digest is of."""
+    of_clip: dict[str, list[tuple[str, str, int | None, int | None]]] = defaultdict(list)
+    for row in tables[FRAMES].select(["video_id", "path", "pixel_sha256", "height", "width"]).to_pylist():
+        of_clip[row["video_id"]].append((row["path"], row["pixel_sha256"], row["height"], row["width"]))
+    unknown = 0
+    for what in BESIDE:
+        for row in tables[VIDEOS].select(["video_id", f"{what}_path", f"{what}_sha256"]).to_pylist():
+            if row[f"{what}_path"] is not None and row[f"{what}_sha256"] is not None:
+                of_clip[row["video_id"]].append((row[f"{what}_path"], row[f"{what}_sha256"], None, None))
+            unknown += row[f"{what}_path"] is not None and row[f"{what}_sha256"] is None
+    # A path that leaves the folder is told by its own promise and is not opened.
+    tasks = [_Wanted(folder, tuple(pictures for pictures in of_clip[video] if _plain(pictures[0]))) for video in sorted(of_clip)]
+    broken: list[str] = []
+    with (
+        progress("decoding pictures", len(tasks), "clips") as advance,
+        closing(run(other_pictures, tasks, timeout_s=SECONDS_PER_CLIP, memory_mb=MEMORY_MB)) as done,
+    ):
+        for position, outcome in done:
+            advance(1)
+            broken += [f"{sorted(of_clip)[position]}: {outcome.reason}"] if isinstance(outcome, Failure) else outcome
+    text = "Every picture decodes, to the pixels that its digest is of."
+    unseen = f"{unknown} pictures have no digest in the tables" if unknown else ""
+    return Promise("pixels", text, sum(len(task.pictures) for task in tasks), "pictures", tuple(sorted(broken)), OTHER, unseen)
+
+
+def _plain(path: str) -> bool:
+    return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
+
+
+def other_pictures(task: _Wanted) -> list[str]:
+    """Which pictures of a clip are not what the tables say, with how."""
+    import cv2
+    import numpy as np
+
+    from usdata.duplicates.fingerprints import pixel_digest
+
+    broken = []
+    for path, digest, height, width in task.pictures:
+        try:
+            content = (task.folder / path).read_bytes()
+        except FileNotFoundError:
+            broken.append(f"{path}: is missing")
+            continue
+        pixels: Any = cv2.imdecode(np.frombuffer(content or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None:
+            broken.append(f"{path}: does not decode")
+        elif pixels.ndim != 2 or pixels.dtype != np.uint8:
+            broken.append(f"{path}: is no picture of 8-bit gray")
+        elif (height, width) != (None, None) and pixels.shape != (height, width):
+            broken.append(f"{path}: has {pixels.shape[1]}x{pixels.shape[0]} pixels, in the table {width}x{height}")
+        elif pixel_digest(pixels) != digest:
+            broken.append(f"{path}: has other pixels than its digest is of")
+    return broken
