@@ -83,7 +83,7 @@ def compare(a: str | Path, b: str | Path) -> CompareResult:
         classes=classes,
         label_index=label_index,
         duplicates=clips.duplicate_changes(duplicates, matching),
-        columns=_columns(videos, folders, matching, matched),
+        columns=_columns(videos, folders, matching, matched, equal_classes=not classes),
         recipe=descriptions.recipe_changes(opened[0].about, opened[1].about),
         versions=descriptions.version_changes(opened[0].about, opened[1].about),
         about=descriptions.other_changes(opened[0].about, opened[1].about),
@@ -102,7 +102,12 @@ def _side(dataset: manifest.DataSet, name: str, number_of_clips: int, number_of_
 
 
 def _columns(
-    videos: tuple[pa.Table, pa.Table], folders: tuple[Path, Path], matching: clips.Matching, matched: frames.MatchedFrames
+    videos: tuple[pa.Table, pa.Table],
+    folders: tuple[Path, Path],
+    matching: clips.Matching,
+    matched: frames.MatchedFrames,
+    *,
+    equal_classes: bool,
 ) -> tuple[ColumnChange, ...]:
     found = []
     of_clip = {}
@@ -116,4 +121,4 @@ def _columns(
         if column not in _TOLD and flags.any():
             first = matching.names[np.flatnonzero(flags)[: frames.FIRST]]
             found.append(ColumnChange("videos", column, int(flags.sum()), tuple(map(str, first))))
-    return (*found, *frames.frame_columns(folders, matching, matched, of_clip))
+    return (*found, *frames.frame_columns(folders, matching, matched, of_clip, equal_classes=equal_classes))

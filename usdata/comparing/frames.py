@@ -23,7 +23,8 @@ from usdata.errors import DataSetError
 FIRST = 5
 # Told elsewhere, or another one wherever the clip has another name.
 _KEYS = {"frame_id", "video_id", "source", "frame_index", "pixel_sha256"}
-_OF_CLIP = ("patient_id", "group_id", "organ", "probe", "label")
+# Column of frames to the clip's column that it follows.
+_OF_CLIP = {name: name for name in ("patient_id", "group_id", "organ", "probe", "label")} | {"label_index": "label"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def by_clip(frames: tuple[FramesOf, FramesOf], matching: Matching, matched: Matc
 
 
 def frame_columns(
-    folders: tuple[Path, Path], matching: Matching, matched: MatchedFrames, clip_changed: dict[str, Flags]
+    folders: tuple[Path, Path], matching: Matching, matched: MatchedFrames, clip_changed: dict[str, Flags], *, equal_classes: bool
 ) -> Iterator[ColumnChange]:
     """All columns of frames that nothing else tells of.
 
@@ -126,14 +127,15 @@ def frame_columns(
         matching: Their clips.
         matched: Their frames.
         clip_changed: Column of the clip's facts to whether it changed for each pair of clips, which is told of the clip and not again.
+        equal_classes: Both number the labels alike, so that label_index can be compared.
     """
     names = None
     for column in manifest.FRAMES_SCHEMA.names:
-        if column in _KEYS or column in ("split", "fold", "label_index"):
+        if column in _KEYS or column in ("split", "fold") or (column == "label_index" and not equal_classes):
             continue
         flags = column_differs(folders, matched, column)
         if column in _OF_CLIP:
-            flags &= ~clip_changed[column][matched.pair]
+            flags &= ~clip_changed[_OF_CLIP[column]][matched.pair]
         if column in ("path", "duplicate_group"):  # both hold the clip's name
             flags &= ~matching.renamed[matched.pair]
         if not flags.any():
