@@ -18,11 +18,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from usdata.console import safe_text
 from usdata.errors import DataSetError
 from usdata.files import atomic, sha256_file, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
+
+    from usdata.auditing import AuditResult
+    from usdata.notebook.cards import Html
 
 SCHEMA_VERSION = 5
 ROW_GROUP_ROWS = 65_536
@@ -316,6 +322,45 @@ class DataSet:
     def duplicates(self) -> pd.DataFrame:
         """`duplicates.parquet` as a data frame."""
         return self._read(DUPLICATES)
+
+    def images(self, which: Any) -> NDArray[np.uint8] | list[Any]:
+        """The pictures that a selection names, held against the manifest's digests.
+
+        Args:
+            which: A position in `.frames` or a frame_id gives one picture (H, W) uint8; a video_id all kept frames of the clip, (T, H, W)
+                where they are of one size, else a list; a slice, a list of these, a Boolean mask over `.frames`, or rows of it, such as
+                `data.frames.query("label == 'covid'")`, give a list in that order.
+
+        Raises:
+            UserError: It names nothing in this set.
+            DataSetError: A picture is missing, damaged or another one.
+        """
+        from usdata.notebook.images import images
+
+        return images(self, which)
+
+    def audit(self, *, write_report: bool = False, **options: Any) -> AuditResult:
+        """`usdata.audit` of this set; the folder stays as it is unless `write_report` is given."""
+        from usdata.auditing import audit
+
+        return audit(self.folder, write_report=write_report, **options)
+
+    def sheet(self, which: Any = None, *, columns: int = 8) -> Html:
+        """A contact sheet for a notebook: of a selection as in `images`, or of frames spread evenly over the groups."""
+        from usdata.notebook.cards import sheet
+
+        return sheet(self, which, columns=columns)
+
+    def __repr__(self) -> str:
+        counts = self.about.get("counts", {})
+        told = [f"{counts[key]:,} {name}" for key, name in (("ok", "clips"), ("frames", "frames")) if isinstance(counts.get(key), int)]
+        told.append(f"{len(self.classes):,} classes")
+        return safe_text(f"<DataSet {self.name}: {', '.join(told)}; digest {self.digest[:16]}>")
+
+    def _repr_html_(self) -> str:
+        from usdata.notebook.cards import card
+
+        return card(self)
 
     def _read(self, name: str) -> pd.DataFrame:
         return read_table(self.folder, name).to_pandas()

@@ -250,6 +250,9 @@ class CompareResult:
 
         return sentence(self)
 
+    def __repr__(self) -> str:
+        return f"<CompareResult: {self.sentence}>"
+
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
         return {"sentence": self.sentence, "differs": self.differs, **asdict(self)}
