@@ -31,7 +31,9 @@ def recipe_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Change, 
 
 def version_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Change, ...]:
     """Packages of other versions, and the schema's."""
-    return _changes(*({**about.get("versions", {}), "schema": about["schema_version"]} for about in (a, b)))
+    told = [about.get("versions") for about in (a, b)]
+    versions = [dict(each) if isinstance(each, dict) else {} for each in told]
+    return _changes(*({**each, "schema": about["schema_version"]} for each, about in zip(versions, (a, b), strict=True)))
 
 
 def other_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Change, ...]:
@@ -42,7 +44,8 @@ def other_changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Change, .
 
 
 def _of_recipe(about: Mapping[str, Any], key: str) -> bool:
-    return key in about and about.get("recipe", {}).get(key, ABSENT) == about[key]
+    recipe = about.get("recipe")
+    return isinstance(recipe, dict) and key in about and recipe.get(key, ABSENT) == about[key]
 
 
 def _changes(a: Any, b: Any) -> tuple[Change, ...]:
