@@ -12,16 +12,19 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from uscl.average import Average
 from usdata.errors import UserError
 from usdata.files import write_json
 
 LAST = "last"
+FAILED = "failed"
 _OLD = ".last.old"
 
 
@@ -46,7 +49,7 @@ class Position:
     dataset_digest: str
 
 
-def save(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
+def save(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position, average: Average | None = None) -> None:
     """Write a checkpoint folder at once or not at all; one that stood there before stays until the new one is whole."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.part")
@@ -55,6 +58,8 @@ def save(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, posi
     temporary.mkdir()
     save_file({key: _plain(value) for key, value in method.state_dict().items()}, temporary / "model.safetensors")
     save_file(_moments(method, optimizer), temporary / "optimizer.safetensors")
+    if average is not None:
+        save_file({key: _plain(value) for key, value in average.network.state_dict().items()}, temporary / "average.safetensors")
     write_json(temporary / "state.json", asdict(position))
     for file in temporary.iterdir():
         _flush(file)
@@ -88,7 +93,7 @@ def read_position(folder: Path) -> Position:
         raise _damaged(folder, error) from None
 
 
-def load(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def load(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, average: Average | None = None) -> None:
     """Put a checkpoint's weights and moments into a method and its optimizer, in place.
 
     Raises:
@@ -97,27 +102,34 @@ def load(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer) -> N
     try:
         method.load_state_dict(load_file(folder / "model.safetensors"))
         moments = load_file(folder / "optimizer.safetensors")
+        on_device = {id(parameter) for group in optimizer.param_groups if _steps_on_device(group) for parameter in group["params"]}
         for name, parameter in method.named_parameters():
-            first = torch.empty_like(parameter).copy_(moments[f"{name}.exp_avg"])
-            second = torch.empty_like(parameter).copy_(moments[f"{name}.exp_avg_sq"])
-            fused = optimizer.param_groups[0]["fused"]
-            step = moments[f"{name}.step"].to(parameter.device if fused else "cpu", copy=True)
-            optimizer.state[parameter] = {"step": step, "exp_avg": first, "exp_avg_sq": second}
+            found = {key.removeprefix(f"{name}."): value for key, value in moments.items() if key.rpartition(".")[0] == name}
+            optimizer.state[parameter] = {
+                key: value.to(parameter.device if id(parameter) in on_device else "cpu", copy=True)
+                if value.ndim == 0
+                else torch.empty_like(parameter).copy_(value)
+                for key, value in found.items()
+            }
+        if average is not None:
+            average.network.load_state_dict(load_file(folder / "average.safetensors"))
     except (OSError, SafetensorError, RuntimeError, KeyError) as error:
         raise _damaged(folder, error) from None
 
 
 def _moments(method: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Adam's state under the parameters' names; zeros for a parameter that has had no gradient yet, which is what Adam starts from."""
-    result: dict[str, torch.Tensor] = {}
-    for name, parameter in method.named_parameters():
-        state = optimizer.state.get(parameter) or {
-            "step": torch.tensor(0.0),
-            "exp_avg": torch.zeros_like(parameter),
-            "exp_avg_sq": torch.zeros_like(parameter),
-        }
-        result |= {f"{name}.{key}": _plain(state[key]) for key in ("step", "exp_avg", "exp_avg_sq")}
-    return result
+    """The optimiser's state under the parameters' names: '<parameter>.exp_avg', ...; nothing for one that has had no gradient yet."""
+    return {
+        f"{name}.{key}": _plain(value)
+        for name, parameter in method.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _steps_on_device(group: dict[str, Any]) -> bool:
+    """Whether a group's step counts live beside its parameters."""
+    return bool(group.get("fused") or group.get("capturable"))
 
 
 def _plain(tensor: torch.Tensor) -> torch.Tensor:

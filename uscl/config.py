@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from usdata.errors import RecipeError, nearest
 from usdata.files import canonical_json, sha256_text
@@ -112,8 +112,46 @@ class Store(Section):
     """Where stores lie; null = `.cache` in the data set, or the user's cache folder where that cannot be written."""
 
 
+class Optimizer(Section):
+    """How gradients become steps."""
+
+    name: Literal["adam", "adamw", "sgd", "lars"] = "adam"
+    """`adam`: as USCL (its weight decay is an L2 penalty); `adamw`: decay apart from the gradient; `sgd` and `lars`: with momentum."""
+
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Adam's and AdamW's averages: shares of the past kept for the gradient and for its square."""
+
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    """Of `sgd` and `lars`."""
+
+    trust: float = Field(default=0.001, gt=0)
+    """The trust coefficient of `lars`."""
+
+    decay_all: bool = True
+    """Weight decay on biases and normalisation too, as in the published code; false: on weights with two axes and more alone."""
+
+    clip_norm: float | None = Field(default=None, gt=0)
+    """Gradients are scaled down to this norm where theirs is greater; null = never."""
+
+    @model_validator(mode="after")
+    def _betas_are_shares(self) -> Self:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optimizer.betas is {list(self.betas)}; allowed are two numbers from 0 to below 1")
+        return self
+
+
+class Average(Section):
+    """A moving average of the weights, which is then exported in their place."""
+
+    decay: float | None = Field(default=None, gt=0, lt=1)
+    """Share of the average that stays at each step (0.99 to 0.9999); null = no average."""
+
+
 class Schedule(Section):
     """How the learning rate changes."""
+
+    warmup_epochs: float = Field(default=0, ge=0)
+    """The rate rises from zero over so many epochs."""
 
     name: Literal["cosine", "constant"] = "cosine"
     """`cosine`: constant at first, then half a cosine down to zero; `constant`: always the same."""
@@ -168,10 +206,10 @@ class Config(Section):
     """Height and width of a view in pixels."""
 
     learning_rate: float = Field(default=3e-4, gt=0)
-    """Adam's learning rate."""
+    """The full learning rate; `schedule` says when it is reached and left."""
 
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Adam's L2 penalty."""
+    """Adam's and SGD's L2 penalty, AdamW's decay."""
 
     temperature: float = Field(default=0.5, gt=0)
     """Temperature of the contrastive loss."""
@@ -185,6 +223,16 @@ class Config(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the network computes in; `auto`: bfloat16 on a GPU, float32 on the CPU. Losses are always float32."""
 
+    compile: Literal["off", "model", "step"] = "off"
+    """What torch.compile makes faster code of: nothing; the network with its loss; or all from stored frames to the loss. It pays on a GPU,
+    after a minute's wait."""
+
+    channels_last: bool | None = None
+    """Store the network's tensors with channels last; null: where it computes in bfloat16."""
+
+    cuda_graph: bool | None = None
+    """Record the step in a CUDA graph, which takes the place of thousands of launches; null: on a GPU, with up to 64 videos a batch."""
+
     pairs: Pairs = Pairs()
     """Which frames make the two views."""
 
@@ -194,6 +242,12 @@ class Config(Section):
     store: Store = Store()
     """The store of decoded frames."""
 
+    optimizer: Optimizer = Optimizer()
+    """How gradients become steps."""
+
+    average: Average = Average()
+    """A moving average of the weights."""
+
     schedule: Schedule = Schedule()
     """How the learning rate changes."""
 
@@ -202,6 +256,12 @@ class Config(Section):
 
     labels: Labels = Labels()
     """What is done with labels."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        """YAML reads a bare `off` as false."""
+        return "off" if value is False else value
 
     @property
     def store_size(self) -> int:

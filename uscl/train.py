@@ -18,16 +18,19 @@ import torch
 from torch import nn
 
 from uscl import checkpoint, run_folder, trained_on
-from uscl.augment import two_views
+from uscl.average import Average
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
-from uscl.diagnostics import collapse_sentence, gradient_norm, measure
+from uscl.diagnostics import collapse_sentence, measure
 from uscl.export import export_backbone
 from uscl.feed import Batch, Feed
 from uscl.frames import open_store
 from uscl.methods import make_method
 from uscl.models import Backbone, load_backbone
+from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex, batches, check_batches, index_videos
+from uscl.schedule import learning_rate
+from uscl.step import Step, wants_graphs
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
 from usdata.duplicates.record import Record
 from usdata.errors import Stopped, UserError
@@ -112,13 +115,14 @@ def pretrain(
         before = trained_on.known(init_from, initial)
         prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if trained_on.needed(out, found) else None
         method.to(device)
-        if precision == "bfloat16":
+        if config.channels_last if config.channels_last is not None else precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(method.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        optimizer = make_optimizer(config, method, capturable=wants_graphs(config, device))
+        average = None if config.average.decay is None else Average(method, config.average.decay)
         position = Position(0, 0, 0, 0.0, config.digest, data.digest)
         if found is not None:
             position = checkpoint.read_position(found)
-            checkpoint.load(found, method, optimizer)
+            checkpoint.load(found, method, optimizer, average)
         if overwrite:
             run_folder.clear(out)
         run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
@@ -135,12 +139,12 @@ def pretrain(
             "trained_on": trained_on.describe(record),
             "uscl": run_folder.uscl_version(),
         }
-        run = _Run(out, config, index, device, precision, method, backbone, optimizer, about, stop)
+        run = _Run(out, config, index, device, precision, method, backbone, optimizer, average, about, stop)
         feed = Feed(store, index, config, device)
         position = _train(run, feed, position, steps)
 
         metrics = (run_folder.read_metrics(out) or [{}])[-1]
-        exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem, record))
+        exported = export_backbone(out, run.handed_out, _export_facts(config, data, position.step, Path(recipe).stem, record))
         run.write("finished", position, exported)
     if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
         run_folder.log(out, f"warning: the network has {sentence}")
@@ -160,11 +164,19 @@ class _Run:
     method: nn.Module
     backbone: Backbone
     optimizer: torch.optim.Optimizer
+    average: Average | None
     about: dict[str, Any]
     stop: StopFlag
 
     def save(self, name: str, position: Position) -> None:
-        checkpoint.save(self.out / run_folder.CHECKPOINTS / name, self.method, self.optimizer, position)
+        checkpoint.save(self.out / run_folder.CHECKPOINTS / name, self.method, self.optimizer, position, self.average)
+
+    @property
+    def handed_out(self) -> Backbone:
+        """The backbone that the run exports: the averaged one where there is an average."""
+        backbone = self.backbone if self.average is None else self.average.network.backbone
+        assert isinstance(backbone, Backbone)
+        return backbone
 
     def write(self, status: str, position: Position, exported: dict[str, Any] | None = None) -> None:
         done = {"steps": position.step, "epochs": position.epoch, "seconds": round(position.seconds, 1)}
@@ -173,9 +185,11 @@ class _Run:
 
 def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
     """Train from a position to the end of the last epoch; returns where it ended."""
-    config, method, optimizer = run.config, run.method, run.optimizer
+    config = run.config
     run.write("running", position)
-    method.train()
+    run.method.train()
+    graphs = wants_graphs(config, run.device)
+    step = Step(config, run.method, run.optimizer, run.device, run.precision, run.average, graphs=graphs)
     began = time.monotonic() - position.seconds
     meter = _Meter()
     finite = torch.ones((), dtype=torch.bool, device=run.device)
@@ -186,20 +200,12 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
         waiting = time.monotonic()
         for batch in feed(position.epoch, position.batch):
             meter.waited(time.monotonic() - waiting)
-            rate = learning_rate(config, batch.epoch + batch.number / batch.of)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            view_a, view_b = two_views(
-                batch.frames, batch.coefficients, batch.augmentations, order=config.pairs.order, size=config.image_size
-            )
-            with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
-                outcome = method(view_a, view_b, batch.labels, same_group=batch.same_group)
-            loss = outcome["loss"]
-            finite &= torch.isfinite(loss.detach())
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            rate = learning_rate(config, batch.epoch + batch.number / batch.of, 1 / batch.of)
+            outcome = step(batch, rate)
+            finite &= torch.isfinite(outcome["loss"].detach()) & torch.isfinite(outcome["grad_norm"])
 
             ended = batch.number + 1 == batch.of
+            before = position
             following = (batch.epoch + 1, 0) if ended else (batch.epoch, batch.number + 1)
             position = replace(position, step=position.step + 1, epoch=following[0], batch=following[1])
             over = position.epoch == config.epochs
@@ -209,13 +215,11 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             keep_due = config.checkpoint.keep_every_steps is not None and position.step % config.checkpoint.keep_every_steps == 0
             # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when something is written.
             if (run.device.type == "cpu" or log_due or save_due or keep_due) and not finite:
-                _fail(run, position, batch, outcome)
-            norm = gradient_norm(list(method.parameters())) if log_due else 0.0
-            optimizer.step()
+                _fail(run, before, position, batch, outcome)
             meter.count(2 * len(batch.videos))
             position = replace(position, seconds=time.monotonic() - began)
             if log_due:
-                line = _metrics_line(position, batch, outcome, rate, norm, meter)
+                line = _metrics_line(position, batch, outcome, rate, meter)
                 run_folder.append_metrics(run.out, line)
                 now = time.monotonic()
                 run_folder.log(run.out, _plain_line(line), aloud=over or now - said >= PLAIN_LINE_INTERVAL_S)
@@ -247,21 +251,6 @@ def _plain_line(line: dict[str, Any]) -> str:
     )
 
 
-def learning_rate(config: Config, epoch: float) -> float:
-    """The learning rate at a moment of the run: a pure function of the position.
-
-    Args:
-        config: The run's configuration.
-        epoch: Epochs done, with the fraction of the present one.
-    """
-    schedule = config.schedule
-    constant = schedule.constant_epochs if schedule.constant_epochs < config.epochs else 0
-    if schedule.name == "constant" or epoch < constant:
-        return config.learning_rate
-    done = (epoch - constant) / (schedule.cosine_epochs or config.epochs - constant)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
 class _Meter:
     """Rates since the last line of metrics."""
 
@@ -281,27 +270,36 @@ class _Meter:
         return rates
 
 
-def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rate: float, norm: float, meter: _Meter) -> dict[str, Any]:
+def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter) -> dict[str, Any]:
     return {
         "step": position.step,
         "epoch": batch.epoch,
         "loss": outcome["loss"].item(),
         **{name: term.item() for name, term in outcome["terms"].items()},
         "learning_rate": rate,
-        "grad_norm": norm,
+        "grad_norm": outcome["grad_norm"].item(),
         **measure(outcome["features"].detach(), outcome["projections"].detach()),
         **meter.read(),
     }
 
 
-def _fail(run: _Run, position: Position, batch: Batch, outcome: dict[str, Any]) -> None:
-    """The loss is infinite or not a number: keep the facts and the last good checkpoint, and stop."""
-    terms = {name: str(term.item()) for name, term in outcome["terms"].items()}
+def _fail(run: _Run, before: Position, position: Position, batch: Batch, outcome: dict[str, Any]) -> None:
+    """The loss or its gradient is infinite or not a number: keep what is needed to take the step again, and stop.
+
+    Every draw follows from the position, so weights and position are all of it. On the CPU the step has left the weights as they were; on a
+    GPU they may be spoilt, and the last checkpoint leads to the same step again.
+    """
+    terms = {name: str(term.item()) for name, term in outcome["terms"].items()} | {"gradient norm": str(outcome["grad_norm"].item())}
     videos = [run.index.video_ids[video] for video in batch.videos]
     write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
-    run.write("failed", position)
+    if run.device.type == "cpu":
+        run.save(checkpoint.FAILED, before)
+    run.write("failed", before)
     reason = f"the loss is no longer finite at step {position.step} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
-    advice = f"try a lower learning_rate or precision=float32; the batch is in {run_folder.FAILURE}, checkpoints are from before"
+    kept = f"the weights before it are in {run_folder.CHECKPOINTS}/{checkpoint.FAILED}, " if run.device.type == "cpu" else ""
+    advice = (
+        f"try a lower learning_rate or precision=float32; the batch is in {run_folder.FAILURE}, {kept}other checkpoints are from before"
+    )
     raise UserError(run.out, reason, advice)
 
 

@@ -400,9 +400,19 @@ def rebuild(
 @one_line_errors
 def export(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
-    to: Annotated[str, typer.Option(metavar="folders", help="folders: one folder of frames a clip, as US-4 is published.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="FORMAT",
+            help="folders: one folder of frames a clip, as US-4 is published; huggingface: Parquet shards with the pictures in them; "
+            "webdataset: tar shards, a sample a clip; coco: images and annotations; croissant: croissant.json, to publish beside the set; "
+            "manifest: the tables and croissant.json, to publish without pictures.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to make; it must be empty or missing.")],
-    images: Annotated[str, typer.Option(metavar="png|jpg", help="png: as they are stored; jpg: smaller, and a little is lost.")] = "png",
+    images: Annotated[
+        str, typer.Option(metavar="png|jpg", help="png: as they are stored; jpg: smaller, a little is lost (folders alone).")
+    ] = "png",
     as_json: AsJson = False,
 ) -> None:
     """Write a data set in the shape that other software reads.
@@ -410,6 +420,8 @@ def export(
     \b
     usdata export set --to folders --out frames
     usdata export set --to folders --out frames --images jpg
+    usdata export set --to huggingface --out shards
+    usdata export set --to manifest --out published
     """
     from usdata.exporting import export as exporting
 
@@ -418,7 +430,7 @@ def export(
         _print_json(vars(exported))
         return
     print(f"{exported.frames:,} frames of {exported.clips:,} clips in {out} ({exported.seconds:.1f} s)")
-    print(f"next: usdata build us4-folders --raw {out} --out SET reads them back")
+    print(f"next: {exported.then}")
 
 
 @app.command()

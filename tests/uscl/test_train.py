@@ -26,8 +26,9 @@ from uscl import checkpoint, run_folder
 from uscl.config import Config, load_config
 from uscl.methods import make_method
 from uscl.models import load_backbone
+from uscl.schedule import learning_rate
 from uscl.torchvision_compat import torchvision
-from uscl.train import learning_rate, pretrain
+from uscl.train import pretrain
 from usdata import manifest
 from usdata.errors import EXIT_STOPPED, Stopped, UserError
 from usdata.files import sha256_file
@@ -345,6 +346,18 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(dataset: Path, tmp_path: 
     assert run["status"] == "failed"
     assert set(failure["videos"]) <= {f"tiny/clip{video:03d}" for video in range(6)}
     assert not (tmp_path / "run" / "export").exists()
+    # The weights before that step, from which it can be taken again.
+    position = checkpoint.read_position(tmp_path / "run" / "checkpoints" / "failed")
+    assert position.step + 1 == failure["step"]
+    weights = load_file(tmp_path / "run" / "checkpoints" / "failed" / "model.safetensors")
+    again = shutil.copytree(tmp_path / "run", tmp_path / "again")
+    shutil.rmtree(again / "checkpoints" / "last", ignore_errors=True)
+    (again / "checkpoints" / "failed").rename(again / "checkpoints" / "last")
+    with pytest.raises(UserError, match=f"no longer finite at step {failure['step']}"):
+        pretrain(dataset, out=again, overrides=wild, resume=True)
+    same = load_file(again / "checkpoints" / "failed" / "model.safetensors")
+    # BatchNorm's statistics and counters have seen the pass that failed; nothing in training reads them.
+    assert all(torch.equal(value, weights[key]) for key, value in same.items() if "running" not in key and "tracked" not in key)
 
 
 def test_a_collapsed_run_says_so(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,6 @@ path, which are the first three of the folder's name. `layout: us4-folders` read
 from __future__ import annotations
 
 import re
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from usdata.errors import DataSetError
+from usdata.exporting.images import stored_png
 from usdata.known_layouts import UNLABELLED, US4_FOLDER, US4_PREFIX
 from usdata.manifest import DataSet
 
@@ -28,14 +27,14 @@ def export_folders(data: DataSet, folder: Path, *, images: str, advance: Callabl
     """Write all kept frames below a folder; gives the number of clips.
 
     Raises:
-        DataSetError: An image of the data set is missing or does not decode.
+        DataSetError: An image of the data set is missing or damaged.
     """
     names = folder_names(data.videos[data.videos.frames_kept > 0])
     for video_id, frames in data.frames.groupby("video_id", sort=True):
         name = names[str(video_id)]
         (folder / name).mkdir()
-        for frame_index, path in zip(frames.frame_index, frames.path, strict=True):
-            _write(data.folder / path, folder / name / f"{name}_frame{frame_index}.{images}")
+        for frame_index, path, width, height in zip(frames.frame_index, frames.path, frames.width, frames.height, strict=True):
+            _write(data.folder, path, width, height, folder / name / f"{name}_frame{frame_index}.{images}")
         advance(len(frames))
     return len(names)
 
@@ -71,14 +70,9 @@ def _has_prefix(name: str, prefix: str) -> bool:
     return found is not None and (found["label"] or UNLABELLED) == prefix
 
 
-def _write(source: Path, target: Path) -> None:
-    try:
-        if target.suffix == source.suffix:
-            shutil.copyfile(source, target)
-            return
-        pixels = cv2.imdecode(np.frombuffer(source.read_bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
-    except FileNotFoundError:
-        raise DataSetError(source, "this image of the data set is missing", "build the set again with 'usdata build'") from None
-    if pixels is None:
-        raise DataSetError(source, "this image of the data set does not decode", "build the set again with 'usdata build --overwrite'")
-    target.write_bytes(cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes())
+def _write(folder: Path, path: str, width: int, height: int, target: Path) -> None:
+    content = stored_png(folder, path, width, height)
+    if target.suffix == ".jpg":
+        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+        content = cv2.imencode(target.suffix, pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1].tobytes()
+    target.write_bytes(content)
