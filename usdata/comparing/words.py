@@ -100,6 +100,8 @@ def _others(result: CompareResult) -> list[str]:
         words.append("other classes")
     if result.duplicates:
         words.append(f"{counted(len(result.duplicates), 'pair')} of duplicates that came, went or changed")
+    if result.columns:
+        words.append(f"other values in {counted(len(result.columns), 'more column' if words else 'column')}")
     if result.recipe:
         words.append(f"{counted(len(result.recipe), 'other key')} of the recipe")
     return words

@@ -340,6 +340,12 @@ def test_versions_alone_are_said_to_be_all(tmp_path: Path) -> None:
     assert result.sentence == "b is a row for row; only versions of av differ"
 
 
+def test_other_columns_are_said(tmp_path: Path) -> None:
+    result = changed_by(tmp_path, lambda b: key(b, 3, probe="linear"))
+    assert result.sentence == "b is a with other values in 1 column; no clip moved between splits"
+    assert [(each.table, each.column, each.rows, each.first) for each in result.columns] == [("videos", "probe", 1, ("clinic/v03",))]
+
+
 def test_sets_that_share_nothing_say_so(tmp_path: Path) -> None:
     other = fresh()
     for number in range(12):
