@@ -57,6 +57,8 @@ def mistakes(folder: Path) -> dict[str, tuple[list[str | Path], str]]:
         "split of no set": (["usdata", "split", folder / "thesis"], "is not a data set"),
         "too many folds": (["usdata", "split", data, "--folds", "500"], "too few for 500 folds"),
         "a published split that is none": (["usdata", "split", data, "--published", folder / "thesis"], "holds neither lists nor folders"),
+        "comparison with no set": (["usdata", "compare", data, folder / "thesis"], "is not a data set"),
+        "migration of no set": (["usdata", "migrate", folder / "thesis"], "is not a data set"),
         "audit of no set": (["usdata", "audit", folder / "thesis"], "is not a data set"),
         "a gate that would never shut": (["usdata", "audit", data, "--fail-on", "eror"], "did you mean 'error'?"),
         "audit of nothing": (["usdata", "audit", folder / "gone"], "no such data set"),

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
     from usdata.building import build as build
     from usdata.building import plan as plan
     from usdata.catalog import catalog as catalog
+    from usdata.comparing import compare as compare
     from usdata.exporting import export as export
     from usdata.manifest import open_dataset as load
+    from usdata.migrating import migrate as migrate
     from usdata.phantoms import phantom as phantom
     from usdata.pulling import pull as pull
     from usdata.rebuilding import rebuild as rebuild
@@ -27,8 +29,10 @@ _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
     "build": ("usdata.building", "build"),
     "catalog": ("usdata.catalog", "catalog"),
+    "compare": ("usdata.comparing", "compare"),
     "export": ("usdata.exporting", "export"),
     "load": ("usdata.manifest", "open_dataset"),
+    "migrate": ("usdata.migrating", "migrate"),
     "phantom": ("usdata.phantoms", "phantom"),
     "plan": ("usdata.building", "plan"),
     "pull": ("usdata.pulling", "pull"),
@@ -38,7 +42,22 @@ _FUNCTIONS = {
     "validate": ("usdata.validating", "validate"),
 }
 
-__all__ = ["audit", "build", "catalog", "export", "load", "phantom", "plan", "pull", "rebuild", "scan", "split", "validate"]
+__all__ = [
+    "audit",
+    "build",
+    "catalog",
+    "compare",
+    "export",
+    "load",
+    "migrate",
+    "phantom",
+    "plan",
+    "pull",
+    "rebuild",
+    "scan",
+    "split",
+    "validate",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -523,6 +523,55 @@ def split(
 
 @app.command()
 @one_line_errors
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="The earlier version's folder; tables and dataset.json are enough.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The later one's.")],
+    fail: Annotated[bool, typer.Option("--fail", help="Exit with 3 if anything differs.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what differs between two versions of a data set: clips, labels, patients, splits, frames, recipe.
+
+    \b
+    usdata compare set-1 set-2
+    usdata compare set rebuilt --json --fail
+    """
+    from usdata.comparing import compare as comparing
+    from usdata.comparing.terminal import print_comparison
+
+    result = comparing(a, b)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_comparison(result)
+    if fail and result.differs:
+        say("the sets differ")
+        raise typer.Exit(EXIT_FINDINGS)
+
+
+@app.command()
+@one_line_errors
+def migrate(
+    dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder that an older usdata made.")],
+    as_json: AsJson = False,
+) -> None:
+    """Bring a data set to the schema version of this usdata, in place; what cannot be known without the raw clips is told.
+
+    \b
+    usdata migrate set
+    usdata migrate set --json
+    """
+    from usdata.migrating import migrate as migrating
+    from usdata.migrating.terminal import print_migration
+
+    result = migrating(dataset)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_migration(result)
+
+
+@app.command()
+@one_line_errors
 def audit(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
     fail_on: Annotated[

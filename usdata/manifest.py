@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,11 +18,17 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from usdata.console import safe_text
 from usdata.errors import DataSetError
 from usdata.files import atomic, sha256_file, write_json
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
+
+    from usdata.auditing import AuditResult
+    from usdata.notebook.cards import Html
 
 SCHEMA_VERSION = 5
 ROW_GROUP_ROWS = 65_536
@@ -317,12 +323,56 @@ class DataSet:
         """`duplicates.parquet` as a data frame."""
         return self._read(DUPLICATES)
 
+    def images(self, which: Any) -> NDArray[np.uint8] | list[Any]:
+        """The pictures that a selection names, held against the manifest's digests.
+
+        Args:
+            which: A position in `.frames` or a frame_id gives one picture (H, W) uint8; a video_id all kept frames of the clip, (T, H, W)
+                where they are of one size, else a list; a slice, a list of these, a Boolean mask over `.frames`, or rows of it, such as
+                `data.frames.query("label == 'covid'")`, give a list in that order.
+
+        Raises:
+            UserError: It names nothing in this set.
+            DataSetError: A picture is missing, damaged or another one.
+        """
+        from usdata.notebook.images import images
+
+        return images(self, which)
+
+    def audit(self, *, write_report: bool = False, **options: Any) -> AuditResult:
+        """`usdata.audit` of this set; the folder stays as it is unless `write_report` is given."""
+        from usdata.auditing import audit
+
+        return audit(self.folder, write_report=write_report, **options)
+
+    def sheet(self, which: Any = None, *, columns: int = 8) -> Html:
+        """A contact sheet for a notebook: of a selection as in `images`, or of frames spread evenly over the groups."""
+        from usdata.notebook.cards import sheet
+
+        return sheet(self, which, columns=columns)
+
+    def __repr__(self) -> str:
+        counts = self.about.get("counts", {})
+        told = [f"{counts[key]:,} {name}" for key, name in (("ok", "clips"), ("frames", "frames")) if isinstance(counts.get(key), int)]
+        told.append(f"{len(self.classes):,} classes")
+        return safe_text(f"<DataSet {self.name}: {', '.join(told)}; digest {self.digest[:16]}>")
+
+    def _repr_html_(self) -> str:
+        from usdata.notebook.cards import card
+
+        return card(self)
+
     def _read(self, name: str) -> pd.DataFrame:
         return read_table(self.folder, name).to_pandas()
 
 
-def read_table(folder: Path, name: str) -> pa.Table:
+def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """One table of a data set, its columns checked against the contract.
+
+    Args:
+        folder: The data set.
+        name: One of the four Parquet file names of the contract.
+        columns: Those to be read; None: all.
 
     Raises:
         DataSetError: The file is missing, is no Parquet, or lacks a column.
@@ -331,11 +381,12 @@ def read_table(folder: Path, name: str) -> pa.Table:
     if not path.is_file():
         raise DataSetError(path, "this table of the data set is missing", "build the set again with 'usdata build'")
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
+        missing = [column for column in SCHEMAS[name].names if column not in names]
+        table = None if missing else pq.read_table(path, columns=None if columns is None else list(columns))
     except (pa.ArrowInvalid, pa.ArrowException) as error:
         raise DataSetError(path, f"is no readable Parquet file ({error})", "build the set again with 'usdata build'") from None
-    missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
-    if missing:
+    if table is None:
         raise DataSetError(path, f"lacks the contract's columns {', '.join(missing)}", "build the set again with this version of usdata")
     return table
 
@@ -347,6 +398,23 @@ def open_dataset(folder: str | Path) -> DataSet:
         DataSetError: The folder is missing, is not a data set, or was written under another schema version.
     """
     folder = Path(folder)
+    about = read_about(folder)
+    version = version_of(folder, about)
+    if version < SCHEMA_VERSION:
+        reason = f"has schema version {version}, and this usdata reads {SCHEMA_VERSION}"
+        raise DataSetError(folder, reason, f"run 'usdata migrate {folder}'")
+    if version > SCHEMA_VERSION:
+        reason = f"was made by a newer usdata (schema version {version}, and this one reads {SCHEMA_VERSION})"
+        raise DataSetError(folder, reason, "install that usdata")
+    return DataSet(folder=folder, about=about)
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `dataset.json` says, whatever the schema version.
+
+    Raises:
+        DataSetError: The folder is missing, or is not a data set.
+    """
     if not folder.is_dir():
         raise DataSetError(folder, "no such data set folder", "make one with 'usdata build RECIPE --raw RAW --out SET'")
     path = folder / DATASET_JSON
@@ -360,14 +428,19 @@ def open_dataset(folder: str | Path) -> DataSet:
         raise DataSetError(path, f"is no readable JSON ({error})", "build the set again with 'usdata build'") from None
     if not isinstance(about, dict) or {"name", "digest", "classes", "schema_version"} - about.keys():
         raise DataSetError(path, "is not a data set's description", "build the set again with 'usdata build'")
-    if about["schema_version"] != SCHEMA_VERSION:
-        found = about["schema_version"]
-        raise DataSetError(
-            path,
-            f"has schema version {found}, and this usdata reads {SCHEMA_VERSION}",
-            "build the set again, or use the usdata that wrote it",
-        )
-    return DataSet(folder=folder, about=about)
+    return about
+
+
+def version_of(folder: Path, about: Mapping[str, Any]) -> int:
+    """The schema version that `dataset.json` names.
+
+    Raises:
+        DataSetError: It is no version.
+    """
+    version = about["schema_version"]
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise DataSetError(folder / DATASET_JSON, "names no schema version", "build the set again with 'usdata build'")
+    return version
 
 
 def duplicates_version(about: Mapping[str, Any]) -> int | None:

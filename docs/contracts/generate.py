@@ -13,6 +13,7 @@ from pydantic_core import PydanticUndefined
 from usdata import manifest
 from usdata.duplicates.record import RECORD_SCHEMA, RECORD_VERSION
 from usdata.known_layouts import KNOWN_LAYOUTS
+from usdata.migrating.steps import ADDED, CHANGES
 from usdata.recipe import Recipe
 
 FOLDER = Path(__file__).resolve().parent
@@ -38,6 +39,17 @@ files, the place, or interruptions. Every file under the raw folder has one row:
 has a `dataset.json` is whole. No two folds share a group. `dataset.json`'s `digest` is the sha256 over the digests of the four tables.
 Where the split or the folds are published ones and not the recipe's (`usdata split --published --apply`), it has `split_origin` or
 `fold_origin`: kind, name, sha256, and how much of it leaks; such parts may share a group.
+"""
+
+VERSIONS = """
+## Schema versions
+
+A set of an older version is not opened: `usdata migrate SET` brings it to this one in place, step by step. Values that stood stay; a new
+column is measured on the set's own pictures, or null, and `dataset.json`'s `migrated` says from which version and what stays unknown. Where
+a column may not be null and its pictures are gone, the step is refused. A newer version is refused too. No version took a column away.
+
+| version | what came | columns |
+|---|---|---|
 """
 
 RECIPE = """\
@@ -93,6 +105,13 @@ def data_set_page() -> str:
         for field in schema:
             meaning = field.metadata[b"description"].decode().replace("|", "\\|")
             parts.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |\n")
+    parts.append(VERSIONS)
+    for version in range(1, manifest.SCHEMA_VERSION + 1):
+        tables = [
+            f"{name.removesuffix('.parquet')}: " + ", ".join(f"`{column}`" for column in columns)
+            for name, columns in ADDED.get(version, {}).items()
+        ]
+        parts.append(f"| {version} | {CHANGES[version]} | {'; '.join(tables)} |\n")
     return "".join(parts)
 
 

@@ -17,6 +17,7 @@ from usdata.auditing.renewal import with_new_duplicates
 from usdata.auditing.report import render
 from usdata.auditing.statistics import prepare, statistics
 from usdata.auditing.terminal import print_audit
+from usdata.console import safe_text
 from usdata.files import write_text
 from usdata.manifest import open_dataset
 
@@ -47,6 +48,14 @@ class AuditResult:
     def worst(self) -> str | None:
         """The worst level among the findings (note, warning or error); None without findings."""
         return max((finding.level for finding in self.findings), key=LEVELS.index, default=None)
+
+    def __repr__(self) -> str:
+        return safe_text(f"<AuditResult of {self.dataset}: {len(self.findings)} findings, the worst: {self.worst}>")
+
+    def _repr_html_(self) -> str:
+        from usdata.notebook.cards import audit_card
+
+        return audit_card(self)
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain values. Paths are left relative to the data set, so that the text can be passed on."""
