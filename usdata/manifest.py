@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,8 @@ VIDEOS = "videos.parquet"
 FRAMES = "frames.parquet"
 EXCLUDED = "excluded.parquet"
 DUPLICATES = "duplicates.parquet"
+# What `usdata audit` writes beside the tables; whatever changes the tables removes it.
+REPORT_FILES = ("report.html", "report.json", "report.md", "ATTRIBUTION.md")
 
 STATUSES = ("ok", "failed", "excluded")
 
@@ -319,8 +321,13 @@ class DataSet:
         return read_table(self.folder, name).to_pandas()
 
 
-def read_table(folder: Path, name: str) -> pa.Table:
+def read_table(folder: Path, name: str, *, columns: Sequence[str] | None = None) -> pa.Table:
     """One table of a data set, its columns checked against the contract.
+
+    Args:
+        folder: The data set.
+        name: One of the four Parquet file names of the contract.
+        columns: Those to be read; None: all.
 
     Raises:
         DataSetError: The file is missing, is no Parquet, or lacks a column.
@@ -329,11 +336,12 @@ def read_table(folder: Path, name: str) -> pa.Table:
     if not path.is_file():
         raise DataSetError(path, "this table of the data set is missing", "build the set again with 'usdata build'")
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
+        missing = [column for column in SCHEMAS[name].names if column not in names]
+        table = None if missing else pq.read_table(path, columns=None if columns is None else list(columns))
     except (pa.ArrowInvalid, pa.ArrowException) as error:
         raise DataSetError(path, f"is no readable Parquet file ({error})", "build the set again with 'usdata build'") from None
-    missing = [column for column in SCHEMAS[name].names if column not in table.column_names]
-    if missing:
+    if table is None:
         raise DataSetError(path, f"lacks the contract's columns {', '.join(missing)}", "build the set again with this version of usdata")
     return table
 

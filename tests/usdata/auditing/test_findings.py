@@ -200,7 +200,7 @@ CASES: list[tuple[Callable[[Planted], None], str, str, tuple[str, ...]]] = [
         "error",
         ("clinic/v00 (train, fold 0) = clinic/v04 (train, fold 1)", "clinic/v00 (train, fold 0) = clinic/v05 (train, fold 1)"),
     ),
-    (too_many_folds, "too-few-groups", "warning", ("benign: 3 groups", "malignant: 2 groups")),
+    (too_many_folds, "too-few-groups", "warning", ("benign: 3 groups, enough for 3 folds", "malignant: 2 groups, enough for 2 folds")),
     (confound, "single-source-label", "warning", ("codec: Cramér's V 1.00",)),
     (freeze, "frozen-clips", "warning", ("clinic/v07",)),
     (raise_the_rate, "near-repeats", "note", ("clinic/v06: 4 of 12 frames repeat an earlier one",)),
