@@ -30,7 +30,7 @@ from usdata.files import write_text
 from usdata.manifest import REPORT_FILES, open_dataset
 
 REPORT_HTML, REPORT_JSON, REPORT_MARKDOWN, ATTRIBUTION = REPORT_FILES
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT}  # /proc says that it knows no such file
 
 __all__ = ["LEVELS", "REPORT_HTML", "AuditResult", "Finding", "audit", "check_fail_on", "print_audit", "writable"]
 
@@ -77,10 +77,8 @@ class AuditResult:
 def writable(folder: str | Path) -> bool:
     """Whether files can be written into a folder, or into the nearest one above it that exists."""
     path = Path(folder).absolute()
-    while not path.exists() and path != path.parent:
+    while not path.is_dir() and path != path.parent:
         path = path.parent
-    if not path.is_dir():
-        return False
     try:
         with tempfile.TemporaryFile(dir=path):
             return True
@@ -117,29 +115,33 @@ def audit(
     if against is not None:
         refuse_same(opened.folder, Path(against))
     target = opened.folder if out is None else Path(out)
-    if opened.folder.resolve() in target.resolve().parents:
-        raise UserError(target, "lies inside the data set", "give an --out elsewhere, or none: the files then lie in the data set itself")
-    try:
-        if write_report and pictures and target.resolve() == opened.folder.resolve():
-            opened = with_new_duplicates(opened)
-        tables = prepare(opened)
-        counted = statistics(tables, pictures=pictures)
-        if other is not None:
-            counted["against"] = compared(opened, other, pictures=pictures)
-        findings = find(tables, counted, pictures=pictures)
-        result = AuditResult(opened.name, opened.folder, counted, findings, target / REPORT_HTML if write_report else None)
-        if write_report:
-            said = summary(counted, findings)
-            texts = {
-                REPORT_HTML: render(tables, counted, findings, pictures=pictures),
-                REPORT_JSON: json.dumps(result.to_json(), indent=2, ensure_ascii=False, default=str) + "\n",
-                REPORT_MARKDOWN: markdown(counted, findings, said),
-                ATTRIBUTION: attribution_text(counted),
-            }
-            for name, text in texts.items():
-                write_text(target / name, text)
-    except OSError as error:
-        if error.errno in _FORBIDDEN and str(error.filename or "").startswith(str(target)):
-            raise DataSetError(target, "cannot be written", "give --out DIR for the report, or --json to print it alone") from error
-        raise
+    if write_report:
+        _refuse_target(opened.folder, target)
+    if write_report and pictures and target.resolve() == opened.folder.resolve():
+        opened = with_new_duplicates(opened)
+    tables = prepare(opened)
+    counted = statistics(tables, pictures=pictures)
+    if other is not None:
+        counted["against"] = compared(opened, other, pictures=pictures)
+    findings = find(tables, counted, pictures=pictures)
+    result = AuditResult(opened.name, opened.folder, counted, findings, target / REPORT_HTML if write_report else None)
+    if write_report:
+        texts = {
+            REPORT_HTML: render(tables, counted, findings, pictures=pictures),
+            REPORT_JSON: json.dumps(result.to_json(), indent=2, ensure_ascii=False) + "\n",
+            REPORT_MARKDOWN: markdown(counted, findings, summary(counted, findings)),
+            ATTRIBUTION: attribution_text(counted),
+        }
+        for name, text in texts.items():
+            write_text(target / name, text)
     return result
+
+
+def _refuse_target(folder: Path, target: Path) -> None:
+    """Refuse a place for the report before an hour's work, not after it."""
+    if folder.resolve() in target.resolve().parents:
+        raise UserError(target, "lies inside the data set", "give an --out elsewhere, or none: the files then lie in the data set itself")
+    if target.exists() and not target.is_dir():
+        raise UserError(target, "is a file, not a folder", "give --out a folder")
+    if not writable(target):
+        raise DataSetError(target, "cannot be written", "give --out DIR for the report, or --json to print it alone")

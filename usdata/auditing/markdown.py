@@ -87,14 +87,21 @@ def _flow(stages: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _counts(statistics: dict[str, Any]) -> list[str]:
-    lines = []
+    names = ("source", "organ", "labels", "as given", "height", "width", "Hz", *_COUNTS, "frames a clip")
+    rows = [
+        [plain(row["source"]), plain(", ".join(row["organs"]) or "–"), row["labels"], row["labels_given"]]
+        + ["–" if row[name] is None else f"{row[name]:.0f}" for name in ("height", "width", "fps")]
+        + [*(_number(row[name]) for name in _COUNTS), f"{row['frames_a_clip']:.1f}"]
+        for row in statistics["sources"]
+    ]
+    lines = table(names, rows, len(names) - 2) if rows else []
     for keys, name in (
         (("source", "label", "split"), "by_source_label_split"),
         (("label",), "by_label"),
         (("fold",), "by_fold"),
     ):
         if statistics[name]:
-            rows = ([*(plain(row[key]) for key in keys), *(_number(row[count]) for count in _COUNTS)] for row in statistics[name])
+            rows = [[*(plain(row[key]) for key in keys), *(_number(row[count]) for count in _COUNTS)] for row in statistics[name]]
             lines += table((*keys, *_COUNTS), rows, len(_COUNTS))
     lines += [plain(statistics["label_levels"]["sentence"])]
     labels = statistics["labels"]

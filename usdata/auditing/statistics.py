@@ -46,9 +46,10 @@ def statistics(tables: Tables, *, pictures: bool = True) -> dict[str, Any]:
         pictures: Look at images for the probe on the surroundings.
 
     Returns:
-        A dictionary with the keys set, flow, totals, by_source_label, by_source_label_split, by_source, by_label, by_split, by_split_label,
-        by_fold, by_fold_label, by_patient, by_group, clips_per_patient, clips_per_group, labels, label_levels, majority, acquisition,
-        shortcut, surroundings, distributions, licences, licences_by_source, attribution, duplicates, privacy, reproducibility.
+        A dictionary with the keys set, flow, totals, sources, by_source_label, by_source_label_split, by_source, by_label, by_split,
+        by_split_label, by_fold, by_fold_label, by_patient, by_group, clips_per_patient, clips_per_group, labels, label_levels, majority,
+        acquisition, shortcut, surroundings, distributions, licences, licences_by_source, attribution, duplicates, privacy,
+        reproducibility.
     """
     kept, places = tables.kept, tables.places
     order = [*tables.labels, UNLABELLED]
@@ -60,6 +61,7 @@ def statistics(tables: Tables, *, pictures: bool = True) -> dict[str, Any]:
         "set": _identity(tables),
         "flow": flow(tables),
         "totals": _counts(kept, int(kept["frames"].sum())) | {"sources": int(kept["source"].nunique()), "labels": len(tables.labels)},
+        "sources": _sources(kept),
         "by_source_label": _count_by(kept, ["source", "label_name"], kept, order),
         "by_source_label_split": _count_by(in_splits, ["source", "label_name", "split"], places, order),
         "by_source": _count_by(kept, ["source"], kept, order),
@@ -125,6 +127,27 @@ def _count_by(clips: pd.DataFrame, keys: list[str], framed: pd.DataFrame, order:
         rows.append({name: value if isinstance(value, str) else int(value) for name, value in named.items()})
     names = ["label" if name == "label_name" else name for name in keys]
     return sorted(rows, key=lambda row: [(position.get(row[name], -1), row[name]) for name in names])
+
+
+def _sources(kept: pd.DataFrame) -> list[dict[str, Any]]:
+    """What each source holds: organs, labels (as they are used, and as the source gives them), size, counts."""
+    rows = []
+    for row in _count_by(kept, ["source"], kept, []):
+        clips = kept[kept["source"] == row["source"]]
+        given = {text for texts in clips["labels"] for text in texts if text.startswith("label=")}
+        rows.append(
+            {"source": row["source"], "organs": sorted(set(clips["organ"].dropna())), "labels": int(clips["label"].nunique())}
+            | {"labels_given": len(given) or int(clips["label"].nunique()), "fps": _median(clips["fps"])}
+            | {"width": _median(clips["width"]), "height": _median(clips["height"])}
+            | {name: row[name] for name in ("patients", "groups", "clips", "frames")}
+            | {"frames_a_clip": row["frames"] / row["clips"]}
+        )
+    return rows
+
+
+def _median(values: pd.Series) -> float | None:
+    known = values.dropna()
+    return float(known.median()) if len(known) else None
 
 
 def _members(clips: pd.DataFrame, key: str) -> list[dict[str, Any]]:
