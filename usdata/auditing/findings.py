@@ -97,7 +97,8 @@ def _shortcut(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     return Finding("shortcut", "warning", message, tuple(probe["features"]), advice)
 
 
-def _shortcut_surroundings(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
+def shortcut_surroundings(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
+    """The label can be told from what lies around the field of view."""
     probe = statistics["surroundings"]
     if not _tells_the_label(probe):
         return None
@@ -251,7 +252,7 @@ CHECKS: Iterable[Check] = (
     _failed_clips,
     _damaged_clips,
     _shortcut,
-    _shortcut_surroundings,
+    shortcut_surroundings,
     _single_source_label,
     few_groups_of_labels,
     odd_labels,
