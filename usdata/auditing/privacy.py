@@ -28,7 +28,7 @@ def privacy(tables: Tables) -> dict[str, Any]:
     told, recipe = about.get("privacy") or {}, about.get("recipe") or {}
     held, waiting, text, accepted = _held(tables), _waiting(tables), _text(tables), _answered(tables, "accepted")
     rejected = _answered(tables, "rejected")
-    whole = tables.kept["fov_kind"].isna()
+    whole, crop = tables.kept["fov_kind"].isna(), recipe.get("image", {}).get("crop", "unknown")
     sentences = [
         "This is a release: only pixels inside the field of view are stored."
         if told.get("release")
@@ -42,9 +42,9 @@ def privacy(tables: Tables) -> dict[str, Any]:
         sentences.append(f"Dates: {told['dates']}.")
     if told.get("private_sources"):
         sentences.append(f"Private sources: {', '.join(told['private_sources'])}.")
-    if recipe:
-        sentences.append(_OUTSIDE[recipe["image"]["crop"]])
-        if recipe["image"]["crop"] != "none" and whole.any():
+    if crop in _OUTSIDE:
+        sentences.append(_OUTSIDE[crop])
+        if crop != "none" and whole.any():
             sentences.append(f"{count(int(whole.sum()), 'kept clip has', 'kept clips have')} no field of view and is stored whole.")
     if text:
         sentences.append(f"{count(len(text), 'kept clip has', 'kept clips have')} text inside the field of view that nobody has cleared.")
@@ -55,7 +55,7 @@ def privacy(tables: Tables) -> dict[str, Any]:
         {"what": "release", "value": "unknown" if "release" not in told else "yes" if told["release"] else "no"},
         {"what": "standard", "value": told.get("standard") or "none named"},
         {"what": "patient ids", "value": told.get("identifiers") or "unknown"},
-        {"what": "stored of a picture", "value": recipe.get("image", {}).get("crop", "unknown")},
+        {"what": "stored of a picture", "value": crop},
         {"what": "clips waiting for review, kept", "value": len(waiting)},
         {"what": "clips held back for review", "value": len(held)},
         {"what": "clips accepted in review", "value": accepted},
