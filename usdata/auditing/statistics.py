@@ -23,7 +23,9 @@ from usdata.auditing.privacy import privacy
 from usdata.auditing.probes import shortcut_probe
 from usdata.auditing.reproducibility import reproducibility
 from usdata.auditing.surroundings import surroundings_probe
-from usdata.auditing.tables import MEASURES, UNLABELLED, Tables
+from usdata.auditing.tables import MEASURES, UNLABELLED, Tables, prepare
+
+__all__ = ["UNLABELLED", "Tables", "prepare", "statistics"]
 
 HISTOGRAM_BINS = 24
 
