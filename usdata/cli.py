@@ -574,23 +574,34 @@ def migrate(
 @one_line_errors
 def audit(
     dataset: Annotated[Path, typer.Argument(metavar="SET", help="Data set folder.")],
+    against: Annotated[Path | None, typer.Option(metavar="OTHER", help="Another data set: what of SET stands in it too.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the report; SET itself by default.")] = None,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Look at no image file: for very large sets, and manifests without images.")
+    ] = False,
     fail_on: Annotated[
         str | None, typer.Option(help="Leave with 3 if there are findings of this level (note, warning, error) or above, or of this id.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Count what is in a data set, find what is wrong with it, and write SET/report.html.
+    """Count what is in a data set, find what is wrong with it, and write SET/report.html, .json, .md and ATTRIBUTION.md.
+
+    With --json a data set that may only be read is audited too: nothing is written then.
 
     \b
     usdata audit demo/set
     usdata audit demo/set --json --fail-on error
+    usdata audit pretraining-set --against test-set --out audit
     """
-    from usdata.auditing import LEVELS, check_fail_on, print_audit
+    from usdata.auditing import LEVELS, check_fail_on, print_audit, writable
     from usdata.auditing import audit as auditing
 
     if fail_on is not None:
         check_fail_on(fail_on)
-    result = auditing(dataset)
+    write_report = not as_json or writable(out or dataset)
+    if not write_report:
+        say(f"{out or dataset} cannot be written: the report is printed and stands nowhere; --out DIR puts it elsewhere")
+    result = auditing(dataset, against=against, out=out, pictures=not no_pictures, write_report=write_report)
     if as_json:
         _print_json(result.to_json())
     else:

@@ -38,6 +38,8 @@ VIDEOS = "videos.parquet"
 FRAMES = "frames.parquet"
 EXCLUDED = "excluded.parquet"
 DUPLICATES = "duplicates.parquet"
+# What `usdata audit` writes beside the tables; whatever changes the tables removes it.
+REPORT_FILES = ("report.html", "report.json", "report.md", "ATTRIBUTION.md")
 
 STATUSES = ("ok", "failed", "excluded")
 

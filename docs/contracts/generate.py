@@ -28,7 +28,7 @@ DATA_SET = """\
       excluded.parquet     a row per frame that decoded and was not kept, with the reason
       duplicates.parquet   a row per verified pair of clips
       images/<source>/<video>/<video>_frame<k>.png
-      report.html          written by `usdata audit`
+      report.html  report.json  report.md  ATTRIBUTION.md     written by `usdata audit`; they go when the tables change
 
 Schema version {version}. The tables are sorted by source, video and frame, compressed with zstd in row groups of {rows:,} rows, hold no
 image bytes, and open as they are in pandas, DuckDB, Polars and `datasets.load_dataset("parquet")`. Their Parquet metadata carries the

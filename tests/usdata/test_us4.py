@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,11 @@ PAPER = {
     "us4-liver-fibrosis": (296, 11_714),
     "us4-covid19-lusms": (670, 6_834),
 }
+ORGANS = {"us4-butterfly": ["lung"], "us4-clust": ["liver"], "us4-liver-fibrosis": ["liver"], "us4-covid19-lusms": ["lung"]}
+CLASSES = {"us4-butterfly": 2, "us4-clust": 5, "us4-liver-fibrosis": 5, "us4-covid19-lusms": 4}
+IMAGES_PER_VIDEO = {"us4-butterfly": 69.7, "us4-clust": 50.0, "us4-liver-fibrosis": 39.6, "us4-covid19-lusms": 10.2}
+# Height, width, frame rate; image sequences have none on disk.
+SIZES_AND_RATES = {"us4-butterfly": (658, 738, 23), "us4-clust": (434, 530, None), "us4-liver-fibrosis": (600, 807, 28)}
 
 
 def test_the_plan_has_the_papers_counts() -> None:
@@ -38,6 +44,12 @@ def test_a_part_of_it_builds_to_what_truth_says(tmp_path: Path, monkeypatch: pyt
     built = usdata.build("us4", raw=tmp_path / "tree", out=tmp_path / "set", workers=1)
     _check(built, {clip.path: clip.kept for clip in chosen})
     assert [row["clips_expected"] for row in built.sources] == [22, 63, 296, 670]
+    table = {row["source"]: row for row in usdata.audit(built.out, write_report=False).statistics["sources"]}
+    for part in PAPER:
+        clips = [clip for clip in chosen if clip.part == part]
+        row = table[part]
+        assert (row["clips"], row["frames"], row["organs"]) == (len(clips), sum(clip.kept for clip in clips), ORGANS[part])
+        assert row["labels_given"] == len({clip.prefix for clip in clips})
     assert any("source 'us4-clust' gives" in note for note in built.notes)
 
 
@@ -55,6 +67,23 @@ def test_the_whole_of_it_builds_to_the_papers_counts(tmp_path: Path) -> None:
     assert data.duplicates.empty
     assert data.frames.label_index.nunique() == 12
     assert data.videos.query("source == 'us4-covid19-lusms' and status == 'ok'").group_id.nunique() == 71
+    _check_audit(usdata.audit(built.out).statistics)
+
+
+def _check_audit(statistics: dict[str, Any]) -> None:
+    """The audit's table by source is the paper's table 1; sizes are a tenth of its, and its fourth part's sizes and rate are unknown."""
+    table = {row["source"]: row for row in statistics["sources"]}
+    assert {part: (row["clips"], row["frames"]) for part, row in table.items()} == PAPER
+    assert {part: row["organs"] for part, row in table.items()} == ORGANS
+    assert {part: row["labels_given"] for part, row in table.items()} == CLASSES
+    assert {part: round(row["frames_a_clip"], 1) for part, row in table.items()} == IMAGES_PER_VIDEO
+    for part, (height, width, rate) in SIZES_AND_RATES.items():
+        row = table[part]
+        assert (row["height"], row["width"]) == pytest.approx((height / 10, width / 10), abs=1)
+        assert row["fps"] == (None if rate is None else pytest.approx(rate))
+    totals = statistics["totals"]
+    assert (totals["clips"], totals["frames"], totals["labels"], totals["patients"]) == (1_051, 23_231, 12, 71)
+    assert statistics["set"]["organs"] == ["liver", "lung"]
 
 
 def _check(built: BuildResult, kept: dict[str, int]) -> None:

@@ -1,8 +1,7 @@
-"""Can the label be told from how a clip was acquired, without looking at the picture?
+"""Do the labels go together with how a clip was acquired?
 
-Comes in: the kept clips. Goes out: contingency tables of each acquisition fact against the label with Cramér's V, and the accuracy of a
-classifier that sees nothing but the file's metadata. Guarantees: seeded, independent of the rows' order; where there is too little
-to say, the result carries the reason instead of a number.
+Comes in: the kept clips. Goes out: a contingency table of each acquisition fact against the label with Cramér's V. Guarantees: independent
+of the rows' order; a missing value counts as a value of its own.
 """
 
 from __future__ import annotations
@@ -12,18 +11,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, chi2_contingency
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from scipy.stats import chi2_contingency
 
 UNKNOWN = "unknown"
-ATTRIBUTES = ("source", "container", "codec", "fps", "size", "probe", "manufacturer")
-PROBE_FEATURES = ("codec", "container", "fps", "width", "height", "duration", "bytes per second")
-PROBE_FOLDS = 5
-PROBE_TREES = 50
-PROBE_SEED = 0
-MINIMUM_GROUPS_PER_LABEL = 3
+ATTRIBUTES = (
+    "source", "container", "codec", "fps", "effective rate", "size", "probe", "manufacturer", "device", "depth", "spacing", "colour",
+)  # fmt: skip
+# What is scanned, and not how: shown where it varies, and no sign of a shortcut by itself, since a label may name an organ.
+ANATOMY = ("organ", "view")
+_COLUMNS = {"colour": "colour_kind"}
+RATE_BIN_HZ = 5
+DEPTH_BIN_MM = 20
+SPACING_BIN_MM = 0.05
 
 
 def cramers_v(table: np.ndarray) -> float | None:
@@ -57,20 +56,19 @@ def acquisition_by_label(kept: pd.DataFrame, labels: Sequence[str]) -> dict[str,
 
     Returns:
         Attribute -> {"values": [{"value", "clips", "labels": {label: clips}}], "cramers_v": number or None}. A missing value counts as the
-        value "unknown", since a fact that is missing for one label only gives the label away just as well.
+        value "unknown", since a fact that is missing for one label only gives the label away just as well. Organ and view are there
+        where they vary.
     """
     labelled = kept[kept["label"].notna()]
     facts = _facts(labelled)
     result: dict[str, Any] = {}
-    for attribute in ATTRIBUTES:
+    for attribute in (*ATTRIBUTES, *(name for name in ANATOMY if facts[name].nunique() > 1)):
         table = pd.crosstab(facts[attribute], labelled["label"]) if len(labelled) else pd.DataFrame()
+        shown = [label for label in labels if label in table.columns]
+        counts, totals = table[shown].to_numpy(), table.to_numpy().sum(axis=1)
         values: list[dict[str, Any]] = [
-            {
-                "value": str(value),
-                "clips": int(counts.sum()),
-                "labels": {label: int(counts[label]) for label in labels if label in table.columns},
-            }
-            for value, counts in table.iterrows()
+            {"value": str(value), "clips": int(total), "labels": dict(zip(shown, row.tolist(), strict=True))}
+            for value, total, row in zip(table.index, totals, counts, strict=True)
         ]
         values.sort(key=lambda row: (-row["clips"], row["value"]))
         result[attribute] = {"values": values, "cramers_v": cramers_v(table.to_numpy())}
@@ -78,71 +76,30 @@ def acquisition_by_label(kept: pd.DataFrame, labels: Sequence[str]) -> dict[str,
 
 
 def _facts(clips: pd.DataFrame) -> pd.DataFrame:
+    """Each fact as text, binned where it is measured."""
     facts = {
-        name: [value if isinstance(value, str) else UNKNOWN for value in clips[name]] for name in ATTRIBUTES if name not in ("fps", "size")
+        name: clips[_COLUMNS.get(name, name)].astype("object").where(clips[_COLUMNS.get(name, name)].notna(), UNKNOWN)
+        for name in (*ATTRIBUTES, *ANATOMY)
+        if _COLUMNS.get(name, name) in clips
     }
-    facts["fps"] = [f"{fps:.0f}" if np.isfinite(fps) else UNKNOWN for fps in clips["fps"].astype("float64")]
-    facts["size"] = [
-        f"{width:.0f}\N{MULTIPLICATION SIGN}{height:.0f}" if np.isfinite(width) and np.isfinite(height) else UNKNOWN
-        for width, height in zip(clips["width"].astype("float64"), clips["height"].astype("float64"), strict=True)
-    ]
+    facts["fps"] = _each(clips["fps"], "{:.0f}".format)
+    facts["effective rate"] = _each(clips["fps_effective"], lambda rate: _bin(rate, RATE_BIN_HZ, "Hz"))
+    facts["depth"] = _each(clips["depth_mm"], lambda depth: _bin(depth, DEPTH_BIN_MM, "mm"))
+    facts["spacing"] = _each(clips["mm_per_pixel_y"], lambda spacing: _bin(spacing, SPACING_BIN_MM, "mm", 2))
+    width, height = _each(clips["width"], "{:.0f}".format), _each(clips["height"], "{:.0f}".format)
+    known = (width != UNKNOWN) & (height != UNKNOWN)
+    facts["size"] = (width + "\N{MULTIPLICATION SIGN}" + height).where(known, UNKNOWN)
     return pd.DataFrame(facts, index=clips.index)
 
 
-def shortcut_probe(kept: pd.DataFrame) -> dict[str, Any]:
-    """How well a random forest tells the label from the file's metadata alone.
-
-    Labels with fewer than three groups are left out and named. Folds keep groups together ("by_group", what generalisation to new
-    patients would show) or ignore them ("by_clip", what a careless split would show).
-
-    Returns:
-        {"features", "left_out"} with either "why_not" (a sentence), or "clips", "folds", "labels", "majority" and, for each of by_group and
-        by_clip, accuracy, balanced_accuracy and p_value (one-sided exact binomial test of the accuracy against the majority rate).
-    """
-    labelled = kept[kept["label"].notna()].sort_values("video_id", ignore_index=True)
-    groups_per_label = labelled.groupby("label")["group_id"].nunique()
-    used = sorted(groups_per_label[groups_per_label >= MINIMUM_GROUPS_PER_LABEL].index)
-    left_out = sorted(set(groups_per_label.index) - set(used))
-    result: dict[str, Any] = {"features": list(PROBE_FEATURES), "left_out": left_out}
-    if len(used) < 2:
-        have = f"{len(used)} of {len(groups_per_label)} labels have" if len(groups_per_label) else "there is no label that has"
-        return result | {"why_not": f"It needs two labels with at least {MINIMUM_GROUPS_PER_LABEL} groups each, and {have} that many."}
-    clips = labelled[labelled["label"].isin(used)].reset_index(drop=True)
-    folds = int(min(PROBE_FOLDS, groups_per_label[used].min()))
-    features, truth = _features(clips), clips["label"].to_numpy(dtype="object").astype(str)
-    by_group = StratifiedGroupKFold(folds, shuffle=True, random_state=PROBE_SEED).split(features, truth, clips["group_id"].to_numpy())
-    by_clip = StratifiedKFold(folds, shuffle=True, random_state=PROBE_SEED).split(features, truth)
-    majority = float(max(np.unique(truth, return_counts=True)[1]) / len(truth))
-    return result | {
-        "clips": len(clips),
-        "folds": folds,
-        "labels": used,
-        "majority": majority,
-        "by_group": _probe(features, truth, by_group, majority),
-        "by_clip": _probe(features, truth, by_clip, majority),
-    }
+def _each(column: pd.Series, text: Any) -> pd.Series:
+    """The texts of a column of numbers; each distinct number is written once."""
+    numbers = column.astype("float64")
+    texts = {number: text(number) for number in numbers.unique() if np.isfinite(number)}
+    return numbers.map(texts).astype("object").fillna(UNKNOWN)
 
 
-def _features(clips: pd.DataFrame) -> np.ndarray:
-    """(clips, 7) numbers; a missing one is -1, which no measured one can be."""
-    columns: list[Any] = [
-        pd.factorize(clips[name].astype("object").where(clips[name].notna(), UNKNOWN), sort=True)[0] for name in ("codec", "container")
-    ]
-    duration = clips["duration_s"].astype("float64")
-    columns += [clips[name].astype("float64").fillna(-1).to_numpy() for name in ("fps", "width", "height")]
-    columns += [duration.fillna(-1).to_numpy(), (clips["bytes"] / duration.where(duration > 0)).fillna(-1).to_numpy()]
-    return np.stack([np.asarray(column, dtype="float64") for column in columns], axis=1)
-
-
-def _probe(features: np.ndarray, truth: np.ndarray, splits: Any, majority: float) -> dict[str, float]:
-    predicted = np.empty_like(truth)
-    for train, test in splits:
-        if len(test):
-            forest = RandomForestClassifier(PROBE_TREES, random_state=PROBE_SEED, n_jobs=1)
-            predicted[test] = forest.fit(features[train], truth[train]).predict(features[test])
-    correct = int((predicted == truth).sum())
-    return {
-        "accuracy": correct / len(truth),
-        "balanced_accuracy": float(balanced_accuracy_score(truth, predicted)),
-        "p_value": float(binomtest(correct, len(truth), majority, alternative="greater").pvalue),
-    }
+def _bin(value: float, width: float, unit: str, decimals: int = 0) -> str:
+    """'20 to 25 Hz': the bin of a number, its lower end counted in."""
+    low = np.floor(value / width + 1e-9) * width
+    return f"{low:.{decimals}f} to {low + width:.{decimals}f} {unit}"

@@ -10,13 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from usdata.auditing.finding import Finding, count, records
-from usdata.auditing.statistics import Tables
+from usdata.auditing.finding import Finding, count
+from usdata.auditing.tables import Tables, rows_with_value
+from usdata.duplicates.exact import MOST_CLIPS_OF_A_SCAN
 from usdata.duplicates.groups import connected_components
-
-
-def _clip_facts(tables: Tables) -> dict[str, Any]:
-    return {clip.video_id: clip for clip in records(tables.videos)}
 
 
 def _pairs(tables: Tables, *, views: bool = True) -> list[tuple[str, str]]:
@@ -26,20 +23,25 @@ def _pairs(tables: Tables, *, views: bool = True) -> list[tuple[str, str]]:
     return sorted(set(zip(table["video_id_a"], table["video_id_b"], strict=True)))
 
 
+def _facts(tables: Tables, pairs: list[tuple[str, str]], column: str) -> dict[str, Any]:
+    """video_id to a fact of videos.parquet, of the clips of some pairs; None where it is null."""
+    clips = tables.videos[tables.videos["video_id"].isin({video for pair in pairs for video in pair})]
+    return {video: value if isinstance(value, str) else None for video, value in zip(clips["video_id"], clips[column], strict=True)}
+
+
 def duplicate_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     """Clips that show the same scan: a warning, and an error where the set takes them for different patients or groups."""
-    pairs, clips = _pairs(tables, views=False), _clip_facts(tables)
+    pairs = _pairs(tables, views=False)
     if not pairs:
         return None
+    patients, groups = _facts(tables, pairs, "patient_id"), _facts(tables, pairs, "group_id")
     rows, strangers = [], 0
     for a, b in pairs:
-        first, second = clips.get(a), clips.get(b)
-        why = []
-        if first is not None and second is not None:
-            if isinstance(first.patient_id, str) and isinstance(second.patient_id, str) and first.patient_id != second.patient_id:
-                why.append(f"patients {first.patient_id} and {second.patient_id}")
-            if first.group_id != second.group_id:
-                why.append(f"groups {first.group_id} and {second.group_id}")
+        why = [
+            f"{kind} {of[a]} and {of[b]}"
+            for kind, of in (("patients", patients), ("groups", groups))
+            if of.get(a) is not None and of.get(b) is not None and of[a] != of[b]
+        ]
         strangers += bool(why)
         rows.append(f"{a} = {b}" + (f" (under different {', '.join(why)})" if why else ""))
     message = f"{count(len(pairs), 'pair of clips shows', 'pairs of clips show')} the same scan twice"
@@ -54,14 +56,12 @@ def duplicate_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | Non
 
 def conflicting_labels(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     """Labels that contradict each other: an error among clips that duplicates join, a note inside a group."""
-    mixed = []
-    rows = _contradictions(
-        _pairs(tables, views=False), {video: clip.label for video, clip in _clip_facts(tables).items() if isinstance(clip.label, str)}
-    )
-    for group, members in tables.kept.groupby("group_id"):
-        labels = sorted(set(members["label"].dropna()))
-        if len(labels) > 1:
-            mixed.append(f"group {group}: {', '.join(labels)}")
+    pairs = _pairs(tables, views=False)
+    labels_of = {video: label for video, label in _facts(tables, pairs, "label").items() if label is not None}
+    rows = _contradictions(pairs, labels_of)
+    labels = tables.kept[["group_id", "label"]].dropna().drop_duplicates().sort_values(["group_id", "label"])
+    several = labels[labels.duplicated("group_id", keep=False)].groupby("group_id")["label"].agg(", ".join)
+    mixed = [f"group {group}: {names}" for group, names in several.items()]
     if not rows and not mixed:
         return None
     parts = []
@@ -103,16 +103,12 @@ def _contradictions(pairs: list[tuple[str, str]], labels: dict[str, str]) -> lis
 
 def leakage_groups(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     """Groups and patients with frames in more than one split, or in more than one fold."""
-    frames = tables.frames
     rows, counts = [], []
     for name, key in (("group", "group_id"), ("patient", "patient")):
-        known = frames[frames[key].notna()]
-        spread = known.groupby(key).agg(splits=("split", "nunique"), folds=("fold", "nunique"))
-        leaking = spread[(spread["splits"] > 1) | (spread["folds"] > 1)].index
-        for value, members in known[known[key].isin(leaking)].groupby(key):
-            rows.append(f"{name} {value}: {_places(members)}")
+        leaking = _in_two_parts(tables.places, key)
+        rows += [f"{name} {value}: {_places(members)}" for value, members in leaking.groupby(key)]
         if len(leaking):
-            counts.append(count(len(leaking), name))
+            counts.append(count(leaking[key].nunique(), name))
     if not rows:
         return None
     single = rows[1:] == []
@@ -128,12 +124,10 @@ def leakage_groups(tables: Tables, statistics: dict[str, Any]) -> Finding | None
 
 def leakage_videos(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     """Clips whose own frames stand in more than one split or fold: parts that were made frame by frame."""
-    frames = tables.frames
-    spread = frames.groupby("video_id").agg(splits=("split", "nunique"), folds=("fold", "nunique"))
-    leaking = spread[(spread["splits"] > 1) | (spread["folds"] > 1)].index
+    leaking = _in_two_parts(tables.places, "video_id")
     if leaking.empty:
         return None
-    rows = tuple(f"{video}: {_places(members)}" for video, members in frames[frames["video_id"].isin(leaking)].groupby("video_id"))
+    rows = tuple(f"{video}: {_places(members)}" for video, members in leaking.groupby("video_id"))
     clips_have = count(len(rows), "clip has", "clips have")
     message = f"{clips_have} frames in more than one split or fold: these were made frame by frame, not by clip."
     return Finding(
@@ -141,47 +135,62 @@ def leakage_videos(tables: Tables, statistics: dict[str, Any]) -> Finding | None
     )
 
 
-def _places(frames: pd.DataFrame) -> str:
-    splits = sorted(set(frames["split"]))
-    folds = [str(int(fold)) for fold in sorted(set(frames["fold"].dropna()))]
-    return ", ".join([*splits, *([f"fold{'s' if len(folds) > 1 else ''} {' '.join(folds)}"] if folds else [])])
+def _in_two_parts(places: pd.DataFrame, key: str) -> pd.DataFrame:
+    """The places of those groups, patients or clips that stand in more than one split or fold."""
+    known = places[places[key].notna()]
+    spread = known.groupby(key).agg(splits=("split", "nunique"), folds=("fold", "nunique"))
+    return known[known[key].isin(spread[(spread["splits"] > 1) | (spread["folds"] > 1)].index)]
+
+
+def _places(rows: pd.DataFrame) -> str:
+    return _named(set(rows["split"]), set(rows["fold"].dropna()))
+
+
+def _named(splits: set[str], folds: set[float]) -> str:
+    numbers = [str(int(fold)) for fold in sorted(folds)]
+    return ", ".join([*sorted(splits), *([f"fold{'s' if len(numbers) > 1 else ''} {' '.join(numbers)}"] if numbers else [])])
 
 
 def leakage_duplicates(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
-    """Verified pairs, and clips that share a frame with equal pixels, that stand in different splits or folds."""
-    frames = tables.frames
-    pairs = set(_pairs(tables))
-    shared = frames[frames["duplicate_group"].notna()]
-    for _, members in shared.groupby("duplicate_group"):
-        pairs.update(combinations(sorted(set(members["video_id"])), 2))
-    standing = {
-        video: members
-        for video, members in frames[frames["video_id"].isin({video for pair in pairs for video in pair})].groupby("video_id")
-    }
+    """Verified pairs, and clips that share a frame with equal pixels, that stand in different splits or folds.
+
+    A frame that stands in more clips than a scan does (a title card) gives one row with the number of its clips, not a row a pair.
+    """
+    pairs, crowds = set(_pairs(tables)), {}
+    shared = rows_with_value(tables.dataset, "duplicate_group", ("video_id", "duplicate_group")).drop_duplicates()
+    for name, videos in shared.groupby("duplicate_group")["video_id"].agg(sorted).items():
+        if len(videos) <= MOST_CLIPS_OF_A_SCAN:
+            pairs.update(combinations(videos, 2))
+        else:
+            crowds[str(name)] = videos
+    wanted = {video for pair in pairs for video in pair} | {video for videos in crowds.values() for video in videos}
+    standing: dict[str, tuple[set[str], set[float]]] = {}
+    at = tables.places[tables.places["video_id"].isin(wanted)]
+    for video, split, fold in zip(at["video_id"], at["split"], at["fold"], strict=True):
+        splits, folds = standing.setdefault(video, (set(), set()))
+        splits.add(split)
+        folds.update(() if pd.isna(fold) else (fold,))
     rows = []
     for a, b in sorted(pairs):
-        if a not in standing or b not in standing:
-            continue
-        both = pd.concat([standing[a], standing[b]])
-        if both["split"].nunique() > 1 or both["fold"].nunique() > 1:
-            rows.append(f"{a} ({_places(standing[a])}) = {b} ({_places(standing[b])})")
+        if a in standing and b in standing and _apart([standing[a], standing[b]]):
+            rows.append(f"{a} ({_named(*standing[a])}) = {b} ({_named(*standing[b])})")
+    found = len(rows)
+    for name, videos in sorted(crowds.items()):
+        parts = [standing[video] for video in videos if video in standing]
+        if _apart(parts):
+            everywhere = _named(set().union(*(splits for splits, _ in parts)), set().union(*(folds for _, folds in parts)))
+            rows.append(f"frame {name}: in {len(videos):,} clips ({everywhere})")
     if not rows:
         return None
-    pairs_stand = count(len(rows), "pair of clips with the same frames stands", "pairs of clips with the same frames stand")
-    message = f"{pairs_stand} on two sides of a split or fold."
+    told = [count(found, "pair of clips with the same frames stands", "pairs of clips with the same frames stand")] if found else []
+    if len(rows) > found:
+        told.append(count(len(rows) - found, "frame that many clips hold stands", "frames that many clips hold stand"))
+    message = f"{' and '.join(told)} on two sides of a split or fold."
     return Finding(
         "leakage-duplicates", "error", message, tuple(rows), "Make the splits anew with 'usdata split', which keeps such clips together."
     )
 
 
-def too_few_groups(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
-    """Labels with fewer groups than there are folds."""
-    folds = tables.frames["fold"].dropna()
-    number = int(folds.max()) + 1 if len(folds) else 0
-    few = [row for row in statistics["by_label"] if row["label"] in tables.labels and row["groups"] < number]
-    if not few:
-        return None
-    rows = tuple(f"{row['label']}: {count(row['groups'], 'group')}" for row in few)
-    labels_have = count(len(few), "label has", "labels have")
-    message = f"{labels_have} fewer groups than the {number} folds: not every fold can test {'it' if len(few) == 1 else 'them'}."
-    return Finding("too-few-groups", "warning", message, rows, "Use fewer folds, or report these labels apart.")
+def _apart(parts: list[tuple[set[str], set[float]]]) -> bool:
+    """Whether these places together are more than one split or more than one fold."""
+    return any(len(set().union(*(part[kind] for part in parts))) > 1 for kind in (0, 1)) if parts else False

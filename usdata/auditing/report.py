@@ -112,8 +112,8 @@ def clip_parts(clips: dict[str, Any]) -> list[tuple[str, int, str]]:
     return [part for part in parts if part[1] > 0]
 
 
-def render(tables: Tables, statistics: dict[str, Any], findings: Sequence[Finding]) -> str:
-    """The page as HTML text."""
+def render(tables: Tables, statistics: dict[str, Any], findings: Sequence[Finding], *, pictures: bool = True) -> str:
+    """The page as HTML text; without `pictures` no image is looked at."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -129,9 +129,9 @@ def render(tables: Tables, statistics: dict[str, Any], findings: Sequence[Findin
         levels=[(level, sum(finding.level == level for finding in findings)) for level in reversed(LEVELS)],
         clip_parts=clip_parts(statistics["flow"]["clips"]),
         frame_parts=frame_parts(statistics["flow"]["frames"]),
-        sheets=_sheets(tables, thumbnailer),
-        montages=_montages(tables, thumbnailer),
-        pairs=_pairs(tables, statistics, thumbnailer),
+        sheets=_sheets(tables, thumbnailer) if pictures else [],
+        montages=_montages(tables, thumbnailer) if pictures else [],
+        pairs=_pairs(tables, statistics, thumbnailer) if pictures else [],
         acquisition=_acquisition(statistics, tables.labels),
         unknown_facts=[name for name, entry in statistics["acquisition"].items() if _all_unknown(entry)],
         by_source=[(source, list(rows)) for source, rows in groupby(statistics["by_source_label"], key=lambda row: row["source"])],

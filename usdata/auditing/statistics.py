@@ -1,33 +1,33 @@
 """What a data set holds, counted.
 
-Comes in: an opened data set folder. Goes out: one dictionary of plain values (JSON as it stands): the flow of files and frames with
-reasons, counts by source, label, patient, group, split and fold, distributions, licences, duplicates. Guarantees: every number is a
-count of rows of the manifest, nothing is estimated, and equal tables give an equal dictionary. A patient is a patient id within its source.
+Comes in: the tables of a data set. Goes out: one dictionary of plain values (JSON as it stands): the flow of files and frames with
+reasons, counts by source, label, patient, group, split and fold, acquisition, probes, distributions, licences, privacy. Guarantees: every
+count is one of rows of the manifest, nothing is estimated, and equal tables give an equal dictionary. A patient is a patient id within its
+source.
 """
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from usdata.auditing.acquisition import acquisition_by_label, shortcut_probe
-from usdata.manifest import DataSet
+from usdata.auditing.acquisition import acquisition_by_label
+from usdata.auditing.attribution import attribution
+from usdata.auditing.flow import flow
+from usdata.auditing.labels import label_levels, label_status, majority
+from usdata.auditing.licences import licences, licences_by_source
+from usdata.auditing.privacy import privacy
+from usdata.auditing.probes import shortcut_probe
+from usdata.auditing.reproducibility import reproducibility
+from usdata.auditing.surroundings import surroundings_probe
+from usdata.auditing.tables import MEASURES, UNLABELLED, Tables, prepare
 
-UNLABELLED = "unlabelled"
+__all__ = ["UNLABELLED", "Tables", "prepare", "statistics"]
+
 HISTOGRAM_BINS = 24
-EXCLUSION_REASONS = ("near_repeat", "repeats_period", "redundant", "blank", "damaged", "invalid", "not_sampled", "clip_excluded")
-# Strictest first: what a reader of a mixed set must obey.
-LICENCE_KINDS = ("nd", "nc", "sa", "by", "public domain")
-_ABBREVIATIONS = {"nd", "nc", "sa", "by"}
-_SPELT_OUT = {"nd": "no ?deriv", "nc": "non-? ?commercial", "sa": "share-? ?alike|odbl", "public domain": "public domain"}
-_PERMISSIVE = {"mit", "bsd", "apache", "mpl", "isc"}
-_PUBLIC_DOMAIN = {"cc0", "pddl", "unlicense"}
 
 # (column, table, question, unit)
 DISTRIBUTIONS = (
@@ -40,86 +40,55 @@ DISTRIBUTIONS = (
 )
 
 
-@dataclass(frozen=True)
-class Tables:
-    """A data set's tables, made ready for counting.
-
-    Attributes:
-        dataset: The opened data set.
-        videos: A row per source video, with `label_name` (null becomes "unlabelled"), `patient` (source and id; null if unknown) and
-            `frames` (its rows in the frames table).
-        kept: The rows of `videos` whose status is ok.
-        frames: A row per kept frame, with `label_name` and `patient`.
-        labels: Label names in the order of the data set's classes, other names after them, "unlabelled" never among them.
-    """
-
-    dataset: DataSet
-    videos: pd.DataFrame
-    kept: pd.DataFrame
-    frames: pd.DataFrame
-    labels: list[str]
-
-
-def prepare(dataset: DataSet) -> Tables:
-    """The tables of a data set with the columns that counting needs."""
-    frames = _with_names(dataset.frames).sort_values(["source", "video_id", "frame_index"], ignore_index=True)
-    videos = _with_names(dataset.videos).sort_values(["source", "video_id"], ignore_index=True)
-    per_video = frames.groupby("video_id").size()
-    videos["frames"] = videos["video_id"].map(per_video).fillna(0).astype("int64")
-    present = set(videos["label"].dropna()) | set(frames["label"].dropna())
-    labels = [*(name for name in dataset.classes if name in present), *sorted(present - set(dataset.classes))]
-    kept = videos[videos["status"] == "ok"].reset_index(drop=True)
-    return Tables(dataset=dataset, videos=videos, kept=kept, frames=frames, labels=labels)
-
-
-def _with_names(table: pd.DataFrame) -> pd.DataFrame:
-    table = table.copy()
-    table["label_name"] = [label if isinstance(label, str) else UNLABELLED for label in table["label"]]
-    table["patient"] = pd.Series(
-        [
-            f"{source}/{patient}" if isinstance(patient, str) else None
-            for source, patient in zip(table["source"], table["patient_id"], strict=True)
-        ],
-        index=table.index,
-        dtype="object",
-    )
-    return table
-
-
-def statistics(tables: Tables) -> dict[str, Any]:
+def statistics(tables: Tables, *, pictures: bool = True) -> dict[str, Any]:
     """Everything that the audit counts, as plain values.
 
+    Args:
+        tables: The data set.
+        pictures: Look at images for the probe on the surroundings.
+
     Returns:
-        A dictionary with the keys set, flow, totals, by_source_label, by_source, by_label, by_split, by_fold, by_patient, by_group,
-        clips_per_patient, clips_per_group, labels, majority, acquisition, shortcut, distributions, licences, duplicates.
+        A dictionary with the keys set, flow, totals, sources, by_source_label, by_source_label_split, by_source, by_label, by_split,
+        by_split_label, by_fold, by_fold_label, by_patient, by_group, clips_per_patient, clips_per_group, labels, label_levels, majority,
+        acquisition, shortcut, surroundings, distributions, licences, licences_by_source, attribution, duplicates, privacy,
+        reproducibility.
     """
-    kept, frames = tables.kept, tables.frames
+    kept, places = tables.kept, tables.places
     order = [*tables.labels, UNLABELLED]
-    in_splits = frames.drop_duplicates(["video_id", "split"])
-    with_fold = frames[frames["fold"].notna()].assign(fold=lambda table: table["fold"].astype("int64"))
+    in_splits = places.drop_duplicates(["video_id", "split"])
+    with_fold = places[places["fold"].notna()].assign(fold=lambda table: table["fold"].astype("int64"))
     in_folds = with_fold.drop_duplicates(["video_id", "fold"])
+    by_source = licences_by_source(kept)
     return {
         "set": _identity(tables),
-        "flow": _flow(tables),
+        "flow": flow(tables),
         "totals": _counts(kept, int(kept["frames"].sum())) | {"sources": int(kept["source"].nunique()), "labels": len(tables.labels)},
+        "sources": _sources(kept),
         "by_source_label": _count_by(kept, ["source", "label_name"], kept, order),
+        "by_source_label_split": _count_by(in_splits, ["source", "label_name", "split"], places, order),
         "by_source": _count_by(kept, ["source"], kept, order),
         "by_label": _count_by(kept, ["label_name"], kept, order),
-        "by_split": _count_by(in_splits, ["split"], frames, ["train", "val", "test"]),
-        "by_split_label": _count_by(in_splits, ["split", "label_name"], frames, order),
+        "by_split": _count_by(in_splits, ["split"], places, ["train", "val", "test"]),
+        "by_split_label": _count_by(in_splits, ["split", "label_name"], places, order),
         "by_fold": _count_by(in_folds, ["fold"], with_fold, order),
         "by_fold_label": _count_by(in_folds, ["fold", "label_name"], with_fold, order),
         "by_patient": _members(kept[kept["patient"].notna()], "patient"),
         "by_group": _members(kept, "group_id"),
         "clips_per_patient": _spread(kept.loc[kept["patient"].notna(), "patient"].value_counts()),
         "clips_per_group": _spread(kept["group_id"].value_counts()),
-        "labels": _label_status(tables),
-        "majority": {"by_clip": _majority(kept["label"], tables.labels), "by_frame": _majority(frames["label"], tables.labels)},
+        "labels": label_status(tables),
+        "label_levels": label_levels(tables),
+        "majority": majority(tables),
         "acquisition": acquisition_by_label(kept, tables.labels),
         "shortcut": shortcut_probe(kept),
+        "surroundings": surroundings_probe(tables, pictures=pictures),
         "distributions": _distributions(tables),
-        "licences": _licences(kept),
+        "licences": licences(kept),
+        "licences_by_source": by_source,
+        "attribution": attribution(tables, by_source),
         "duplicates": [_plain(row) for row in _records(tables.dataset.duplicates, ["video_id_a", "video_id_b", "kind"])],
+        "privacy": privacy(tables),
+        "reproducibility": reproducibility(tables),
     }
 
 
@@ -138,42 +107,6 @@ def _identity(tables: Tables) -> dict[str, Any]:
     }
 
 
-def _flow(tables: Tables) -> dict[str, Any]:
-    videos, excluded = tables.videos, tables.dataset.excluded
-    status = videos["status"].value_counts()
-    failed_ids = set(videos.loc[videos["status"] == "failed", "video_id"])
-    reasons = Counter(excluded.loc[~excluded["video_id"].isin(failed_ids), "reason"])
-    decoded = videos.groupby("status")["frames_decoded"].sum()
-    looked_at = int(decoded.get("ok", 0) + decoded.get("excluded", 0))
-    frames_kept = len(tables.frames)
-    return {
-        "clips": {
-            "found": len(videos),
-            "failed": int(status.get("failed", 0)),
-            "excluded": int(status.get("excluded", 0)),
-            "kept": int(status.get("ok", 0)),
-            "failures": _reasons(videos, "failed"),
-            "exclusions": _reasons(videos, "excluded"),
-        },
-        "frames": {
-            "decoded": looked_at,
-            **{reason: int(reasons.pop(reason, 0)) for reason in EXCLUSION_REASONS},
-            **{f"other: {reason}": int(count) for reason, count in sorted(reasons.items())},
-            "kept": frames_kept,
-            "unaccounted": looked_at - frames_kept - int((~excluded["video_id"].isin(failed_ids)).sum()),
-            "in_failed_clips": int(decoded.get("failed", 0)),
-        },
-    }
-
-
-def _reasons(videos: pd.DataFrame, status: str) -> list[dict[str, str]]:
-    rows = videos[videos["status"] == status].sort_values("path")
-    return [
-        {"video_id": video, "path": path, "reason": reason if isinstance(reason, str) else "no reason was recorded"}
-        for video, path, reason in zip(rows["video_id"], rows["path"], rows["reason"], strict=True)
-    ]
-
-
 def _counts(clips: pd.DataFrame, frames: int) -> dict[str, int]:
     return {
         "patients": int(clips["patient"].nunique()),
@@ -184,25 +117,48 @@ def _counts(clips: pd.DataFrame, frames: int) -> dict[str, int]:
 
 
 def _count_by(clips: pd.DataFrame, keys: list[str], framed: pd.DataFrame, order: Sequence[str]) -> list[dict[str, Any]]:
-    """Counts per value of the keys; `framed` is either clips with a `frames` column or a table with a row per frame."""
-    frame_counts = framed.groupby(keys)["frames"].sum() if "frames" in framed else framed.groupby(keys).size()
+    """Counts per value of the keys; rows of `framed` have `frames`."""
+    grouped = clips.groupby(keys)
+    columns = {"patients": "patient", "groups": "group_id", "clips": "video_id"}
+    counts = grouped[list(columns.values())].nunique().rename(columns={column: name for name, column in columns.items()})
+    counts["frames"] = framed.groupby(keys)["frames"].sum()
     position = {name: index for index, name in enumerate(order)}
     rows = []
-    for key, members in clips.groupby(keys):
-        values: Any = key if isinstance(key, tuple) else (key,)
-        named = {
-            "label" if name == "label_name" else name: value.item() if isinstance(value, np.generic) else value
-            for name, value in zip(keys, values, strict=True)
-        }
-        rows.append(named | _counts(members, int(frame_counts[values if len(keys) > 1 else values[0]])))
-    columns = ["label" if name == "label_name" else name for name in keys]
-    return sorted(rows, key=lambda row: [(position.get(row[column], -1), row[column]) for column in columns])
+    for record in counts.reset_index().to_dict("records"):
+        named = {"label" if name == "label_name" else str(name): value for name, value in record.items()}
+        rows.append({name: value if isinstance(value, str) else int(value) for name, value in named.items()})
+    names = ["label" if name == "label_name" else name for name in keys]
+    return sorted(rows, key=lambda row: [(position.get(row[name], -1), row[name]) for name in names])
+
+
+def _sources(kept: pd.DataFrame) -> list[dict[str, Any]]:
+    """What each source holds: organs, labels (as they are used, and as the source gives them), size, counts."""
+    rows = []
+    for row in _count_by(kept, ["source"], kept, []):
+        clips = kept[kept["source"] == row["source"]]
+        given = {text for texts in clips["labels"] for text in texts if text.startswith("label=")}
+        rows.append(
+            {"source": row["source"], "organs": sorted(set(clips["organ"].dropna())), "labels": int(clips["label"].nunique())}
+            | {"labels_given": len(given) or int(clips["label"].nunique()), "fps": _median(clips["fps"])}
+            | {"width": _median(clips["width"]), "height": _median(clips["height"])}
+            | {name: row[name] for name in ("patients", "groups", "clips", "frames")}
+            | {"frames_a_clip": row["frames"] / row["clips"]}
+        )
+    return rows
+
+
+def _median(values: pd.Series) -> float | None:
+    known = values.dropna()
+    return float(known.median()) if len(known) else None
 
 
 def _members(clips: pd.DataFrame, key: str) -> list[dict[str, Any]]:
+    """Clips, frames and labels of each patient or group."""
+    sums = clips.groupby(key)["frames"].agg(["size", "sum"])
+    names = clips[[key, "label"]].dropna().drop_duplicates().sort_values([key, "label"]).groupby(key)["label"].agg(list).to_dict()
     return [
-        {key: str(name), "clips": len(members), "frames": int(members["frames"].sum()), "labels": sorted(set(members["label"].dropna()))}
-        for name, members in clips.groupby(key)
+        {key: str(name), "clips": int(size), "frames": int(frames), "labels": names.get(name, [])}
+        for name, size, frames in sums.itertuples()
     ]
 
 
@@ -212,32 +168,11 @@ def _spread(counts: pd.Series) -> dict[str, float] | None:
     return {"count": len(counts), "min": int(counts.min()), "median": float(counts.median()), "max": int(counts.max())}
 
 
-def _label_status(tables: Tables) -> dict[str, Any]:
-    clips, frames = tables.kept["label"], tables.frames["label"]
-    unlabelled = int(clips.isna().sum())
-    return {
-        "clips_labelled": len(clips) - unlabelled,
-        "clips_unlabelled": unlabelled,
-        "share_unlabelled": unlabelled / len(clips) if len(clips) else None,
-        "frames_labelled": int(frames.notna().sum()),
-        "frames_unlabelled": int(frames.isna().sum()),
-    }
-
-
-def _majority(values: pd.Series, labels: Sequence[str]) -> dict[str, Any] | None:
-    """The most frequent label and the accuracy of always answering it; of equal ones, the first in the order of classes."""
-    counts = values.dropna().value_counts()
-    if counts.empty:
-        return None
-    label = max(labels, key=lambda name: (int(counts.get(name, 0)), -labels.index(name)))
-    return {"label": label, "rate": int(counts[label]) / int(counts.sum()), "of": int(counts.sum())}
-
-
 def _distributions(tables: Tables) -> dict[str, Any]:
     result = {}
     for column, table, question, unit in DISTRIBUTIONS:
-        series = (tables.kept if table == "clips" else tables.frames)[column].astype("float64")
-        values = np.sort(series[np.isfinite(series)].to_numpy())
+        series = tables.measures[column] if column in MEASURES else tables.kept[column].astype("float64").to_numpy()
+        values = np.sort(series[np.isfinite(series)])
         entry: dict[str, Any] = {
             "question": question,
             "of": table,
@@ -265,49 +200,6 @@ def _histogram(values: np.ndarray) -> tuple[list[int], list[float]]:
         edges = np.linspace(values[0], values[-1], HISTOGRAM_BINS + 1) if span else np.array([values[0] - 0.5, values[0] + 0.5])
     counts, edges = np.histogram(values, bins=edges)
     return [int(count) for count in counts], [float(edge) for edge in edges]
-
-
-def licence_kind(licence: str | None) -> str | None:
-    """What a licence asks at its strictest, or None where the text is missing or not one we know: then a person has to read it.
-
-    The order, strictest first: no derivatives (nd), non-commercial (nc), share alike (sa), attribution (by), public domain.
-    """
-    terms = licence_terms(licence) if isinstance(licence, str) else set()
-    return next((kind for kind in LICENCE_KINDS if kind in terms), None)
-
-
-def licence_terms(licence: str) -> set[str]:
-    """The terms that a licence's name speaks of, among nd, nc, sa, by and public domain."""
-    text = licence.lower()
-    words = set(re.findall(r"[a-z]+0?", text))
-    # "by" alone is an English word: the abbreviations count only in a Creative Commons name or standing by themselves.
-    creative_commons = bool(words & {"cc", "creative"}) or words <= _ABBREVIATIONS
-    terms = words & _ABBREVIATIONS if creative_commons else set()
-    terms |= {kind for kind, spelling in _SPELT_OUT.items() if re.search(spelling, text)}
-    if words & _PERMISSIVE:
-        terms.add("by")
-    if words & _PUBLIC_DOMAIN:
-        terms.add("public domain")
-    return terms
-
-
-def licence_strictness(licence: str) -> tuple[bool, ...]:
-    """A sort key: greater is stricter, and BY-NC-ND is stricter than BY-ND."""
-    terms = licence_terms(licence)
-    return tuple(kind in terms for kind in LICENCE_KINDS)
-
-
-def _licences(kept: pd.DataFrame) -> list[dict[str, Any]]:
-    names = kept["licence"].where(kept["licence"].notna(), None)
-    rows = []
-    for name in sorted(set(names.dropna())):
-        clips = kept[names == name]
-        rows.append({"licence": name, "kind": licence_kind(name), "clips": len(clips), "frames": int(clips["frames"].sum())})
-    rows.sort(key=lambda row: ([not flag for flag in licence_strictness(row["licence"])], row["licence"]))
-    unknown = kept[names.isna()]
-    if len(unknown):
-        rows.append({"licence": None, "kind": None, "clips": len(unknown), "frames": int(unknown["frames"].sum())})
-    return rows
 
 
 def _records(table: pd.DataFrame, keys: list[str]) -> Iterable[dict[str, Any]]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from usdata.auditing.licences import strictest
 from usdata.auditing.report import clip_parts, frame_parts, summary, verdict
 from usdata.console import safe_text
 
@@ -28,7 +29,11 @@ ROWS_SHOWN = {
     "duplicate-clips": 5,
     "conflicting-labels": 5,
     "too-few-groups": 5,
-    "single-source-label": 7,
+    "single-source-label": 8,
+    "upconverted-clips": 3,
+    "odd-labels": 5,
+    "leakage-against": 5,
+    "conflicting-labels-against": 5,
 }
 LEVEL_STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 
@@ -59,6 +64,9 @@ def print_audit(result: AuditResult, console: Console | None = None) -> None:
     clips, frames = statistics["flow"]["clips"], statistics["flow"]["frames"]
     console.print(_flow("files found", clips["found"], clip_parts(clips)))
     console.print(_flow("frames decoded", frames["decoded"], frame_parts(frames)))
+    for line in _about_the_set(statistics):
+        for part in textwrap.wrap(safe_text(line), console.width, subsequent_indent="  ", break_on_hyphens=False):
+            console.print(Text(part))
     console.print()
     console.print(Text(safe_text(verdict(result.findings)), style="bold"))
     for finding in result.findings:
@@ -73,7 +81,27 @@ def print_audit(result: AuditResult, console: Console | None = None) -> None:
             _print_indented(console, f"and {len(finding.rows) - len(shown):,} more: in the report, and with --json")
     if result.report is not None:
         console.print()
+        names = ", ".join(path.name for path in result.files[1:])
         console.print(Text(f"report: {safe_text(str(result.report))}"), soft_wrap=True)
+        console.print(Text(f"beside it: {names}"), soft_wrap=True)
+
+
+def _about_the_set(statistics: dict[str, Any]) -> list[str]:
+    """Lines on the probes, licences and another set, where there is something to tell."""
+    lines = []
+    told = [
+        f"{probe['by_group']['accuracy']:.0%} by {name} (most frequent label: {probe['majority']:.0%})"
+        for name, probe in (("file metadata", statistics["shortcut"]), ("surroundings", statistics["surroundings"]))
+        if "why_not" not in probe
+    ]
+    if told:
+        lines.append(f"label told without the ultrasound, in unseen groups: {', '.join(told)}")
+    if (licence := strictest(statistics["licences"])) is not None:
+        lines.append(f"strictest licence: {licence}")
+    if "against" in statistics:
+        shared = [f"{row['number']:,} {row['what']}" for row in statistics["against"]["shared"] if row["number"]]
+        lines.append(f"shared with {statistics['against']['other']}: {', '.join(shared) or 'nothing found'}")
+    return lines
 
 
 def _print_indented(console: Console, text: str) -> None:

@@ -251,7 +251,7 @@ def _written(
                 raise RuntimeError(f"the {proof.column}s that were made leak: {proof.statement}")  # a fault of ours
         same = successor.about == opened.about and manifest.tables_digest(out) == opened.digest
         if not same:
-            if (out / "report.html").is_file():
-                notes = [*notes, "report.html told of the old folds and is gone: run 'usdata audit' again"]
+            if any((out / name).is_file() for name in manifest.REPORT_FILES):
+                notes = [*notes, "report.html and the files with it told of the old folds and are gone: run 'usdata audit' again"]
             take_place(out, staging)
     return SplitResult(out, successor.name, successor.digest, not same, proofs, notes)

@@ -110,6 +110,8 @@ class Planted:
 
     def __init__(self, clips: int = 10) -> None:
         self.name = "planted"
+        self.recipe: dict[str, Any] | None = None
+        self.privacy: dict[str, Any] | None = None
         self.videos = [video(number) for number in range(clips)]
         self.frames = [frame(clip, index) for clip in self.videos for index in range(FRAMES_PER_CLIP)]
         # Of 12 decoded frames 3 are kept, 2 repeat and 7 were not sampled.
@@ -149,7 +151,8 @@ class Planted:
         for name, rows in tables.items():
             manifest.write_table(folder, name, manifest.table_from_rows(name, rows), recipe_digest="ab" * 32)
         labels = sorted({row["label"] for row in self.videos if row["label"]})
-        manifest.write_about(
-            folder, {"name": self.name, "classes": labels, "recipe_digest": "ab" * 32, "versions": {"av": "14.0", "usdata": "0.1"}}
-        )
+        about: dict[str, Any] = {"name": self.name, "classes": labels, "recipe_digest": "ab" * 32}
+        about |= {"versions": {"av": "14.0", "usdata": "0.1"}}
+        about |= {key: value for key, value in (("recipe", self.recipe), ("privacy", self.privacy)) if value is not None}
+        manifest.write_about(folder, about)
         return folder

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.usdata.auditing.planted import Planted, duplicate
-from usdata.auditing import AuditResult, Finding, audit
+from usdata.auditing import LEVELS, AuditResult, Finding, audit
+from usdata.auditing.finding import FINDING_IDS
 
 
 def findings_of(planted: Planted, folder: Path) -> dict[str, Finding]:
@@ -113,6 +115,47 @@ def raise_the_rate(planted: Planted) -> None:
     planted.set_video(6, flags=["near_repeats"])
 
 
+def upconvert(planted: Planted) -> None:
+    planted.set_video(6, flags=["near_repeats", "upconverted"], fps=30.0, fps_effective=12.5)
+    planted.set_video(7, flags=["upconverted"], fps_effective=None)
+
+
+def spell_labels_oddly(planted: Planted) -> None:
+    # Each in a pair of clips of one patient, so that nothing contradicts.
+    for numbers, label in (((0, 1), "Benign"), ((2, 3), "n/a")):
+        for number in numbers:
+            planted.set_video(number, label=label)
+
+
+def wait_for_review(planted: Planted) -> None:
+    planted.set_video(1, review="needed", review_reason="no field of view: nothing moves")
+    planted.set_video(2, review="accepted", review_reason="text inside the field of view")
+    planted.set_video(3, review="needed", review_reason="text", status="excluded", reason="held back for review: text", frames_kept=0)
+    planted.drop_frames("clinic/v03")
+
+
+def leave_text(planted: Planted) -> None:
+    planted.set_video(1, overlays=["graphics", "text"])
+    planted.set_video(2, overlays=["text"], review="accepted")
+    planted.set_video(3, overlays=["caliper"])
+
+
+def no_folds(planted: Planted) -> None:
+    for row in planted.frames:
+        row["fold"] = None
+
+
+def more_folds_asked_than_made(planted: Planted) -> None:
+    no_folds(planted)
+    planted.recipe = {"folds": {"count": 3}}
+
+
+def show_a_title_everywhere(planted: Planted) -> None:
+    for row in planted.frames:
+        if row["frame_index"] == 0:
+            row["duplicate_group"] = "clinic/v00/0"
+
+
 def blank(planted: Planted) -> None:
     for row in planted.excluded:
         if row["video_id"] in ("clinic/v02", "clinic/v09") and row["frame_index"] in (10, 11):
@@ -200,10 +243,26 @@ CASES: list[tuple[Callable[[Planted], None], str, str, tuple[str, ...]]] = [
         "error",
         ("clinic/v00 (train, fold 0) = clinic/v04 (train, fold 1)", "clinic/v00 (train, fold 0) = clinic/v05 (train, fold 1)"),
     ),
-    (too_many_folds, "too-few-groups", "warning", ("benign: 3 groups", "malignant: 2 groups")),
+    (too_many_folds, "too-few-groups", "warning", ("benign: 3 groups, enough for 3 folds", "malignant: 2 groups, enough for 2 folds")),
     (confound, "single-source-label", "warning", ("codec: Cramér's V 1.00",)),
     (freeze, "frozen-clips", "warning", ("clinic/v07",)),
     (raise_the_rate, "near-repeats", "note", ("clinic/v06: 4 of 12 frames repeat an earlier one",)),
+    (
+        upconvert,
+        "upconverted-clips",
+        "warning",
+        ("clinic/v06: 30.0 Hz, of which 12.5 Hz differ", "clinic/v07: 25.0 Hz, of which unknown rate differ"),
+    ),
+    (
+        spell_labels_oddly,
+        "odd-labels",
+        "warning",
+        ("'Benign' (2 clips) = 'benign' (4 clips)", "'n/a' (2 clips) reads like a missing label"),
+    ),
+    (wait_for_review, "review-waiting", "warning", ("clinic/v01: no field of view: nothing moves", "clinic/v03 (held back): text")),
+    (leave_text, "text-in-pictures", "note", ("clinic/v01",)),
+    (no_folds, "too-few-groups", "warning", ("benign: 3 groups, enough for 3 folds", "malignant: 2 groups, enough for 2 folds")),
+    (more_folds_asked_than_made, "too-few-groups", "warning", ("malignant: 2 groups, enough for 2 folds",)),
     (blank, "blank-frames", "note", ("clinic/v02: 2 blank frames", "clinic/v09: 2 blank frames")),
     (shorten, "short-clips", "note", ("clinic/v04: 7 unique frames",)),
     (unlabel, "unlabelled", "note", ("clinic/v04",)),
@@ -222,6 +281,7 @@ COMPANIONS = {
     "conflicting-labels": {"duplicate-clips", "unlabelled"},
     "leakage-videos": {"leakage-groups"},
     "leakage-duplicates": {"duplicate-clips"},
+    "odd-labels": {"too-few-groups"},
 }
 
 
@@ -238,6 +298,30 @@ def test_a_planted_fault_is_found_and_nothing_else(
     assert found[name].message.endswith(".")
     assert found[name].advice.endswith(".")
     assert found.keys() - {name} <= COMPANIONS.get(name, set())
+
+
+def test_a_frame_that_many_clips_hold_is_one_row_and_not_a_row_a_pair(tmp_path: Path) -> None:
+    planted = Planted(clips=24)
+    show_a_title_everywhere(planted)
+    finding = {finding.id: finding for finding in audit(planted.write(tmp_path), write_report=False).findings}["leakage-duplicates"]
+    assert finding.rows == ("frame clinic/v00/0: in 24 clips (train, folds 0 1)",)
+    assert finding.message == "1 frame that many clips hold stands on two sides of a split or fold."
+
+
+def test_text_that_is_painted_over_is_told_no_more(tmp_path: Path) -> None:
+    planted = Planted()
+    leave_text(planted)
+    planted.recipe = {"image": {"crop": "none", "overlays": "inpaint"}}
+    assert findings_of(planted, tmp_path) == {}
+
+
+def test_the_guide_lists_every_finding_and_its_levels() -> None:
+    guide = Path(__file__).resolve().parents[3] / "docs" / "guide" / "audit.md"
+    rows = re.findall(r"^\| `([a-z-]+)` \| ([a-z, ]+) \|", guide.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert [name for name, _ in rows] == list(FINDING_IDS)
+    told = {name: set(levels.split(", ")) for name, levels in rows}
+    assert all(levels <= set(LEVELS) for levels in told.values())
+    assert all(level in told[name] for _, name, level, _ in CASES)
 
 
 def test_missing_images_are_named_one_by_one(tmp_path: Path) -> None:

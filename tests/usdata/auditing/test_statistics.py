@@ -12,9 +12,10 @@ from scipy.stats.contingency import association
 
 from tests.usdata.auditing.planted import Planted, duplicate
 from usdata.auditing import audit
-from usdata.auditing.acquisition import cramers_v, shortcut_probe
+from usdata.auditing.acquisition import cramers_v
 from usdata.auditing.contact_sheets import evenly_over_groups, worst
-from usdata.auditing.statistics import licence_kind, licence_strictness
+from usdata.auditing.licences import licence_kind, licence_strictness
+from usdata.auditing.probes import shortcut_probe
 
 
 @pytest.fixture(scope="module")
