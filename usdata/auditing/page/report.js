@@ -122,6 +122,7 @@ function openPictures() {
   const [large] = all("img", dialog);
   const [facts] = all(".facts", dialog);
   const [place] = all(".place", dialog);
+  const [close] = all(".close", dialog);
   let pictures = [];
   let at = 0;
   const show = (to) => {
@@ -145,11 +146,12 @@ function openPictures() {
         show(number);
         // The browser gives the focus back to this button when the dialog closes.
         dialog.showModal();
+        close.focus();
       });
     });
   }
   for (const button of all("[data-step]", dialog)) button.addEventListener("click", () => show(at + Number(button.dataset.step)));
-  all(".close", dialog)[0].addEventListener("click", () => dialog.close());
+  close.addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside the picture
   });
