@@ -1,7 +1,7 @@
 """One row per clip, for the report.
 
-Comes in: the videos table. Goes out: rows of plain values. Guarantees: at most `CLIPS_SHOWN` rows and `CLIP_BYTES` bytes; failed and excluded
-clips stand first in the queue, then those that wait for a person, then those with flags, then the rest, evenly spread.
+Comes in: the videos table. Goes out: rows of plain values. Guarantees: at most `CLIPS_SHOWN` rows and `CLIP_BYTES` bytes; where these are
+too few, failed and excluded clips go first, then those that wait for a person, then those with flags, then the rest, evenly spread.
 """
 
 from __future__ import annotations

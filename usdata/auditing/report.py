@@ -1,8 +1,8 @@
 """The audit as one HTML page that opens without a network.
 
 Comes in: statistics, findings and the tables. Goes out: the page's text. Guarantees: everything that comes from the data is escaped,
-nothing is loaded from elsewhere and a policy in the page forbids it, no path of the machine is in it, it stays under 10 MB, all of it can be
-read without its script, and an equal data set gives an equal page.
+nothing is loaded from elsewhere and a policy in the page forbids it, no path of the machine is in it, it stays under 10 MB, all of it can
+be read without its script, and an equal data set gives an equal page.
 """
 
 from __future__ import annotations
@@ -97,23 +97,23 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=finalize,
     )
-    environment.filters |= {
-        "number": lambda value: "–" if value is None else short_number(value),
-        "thousands": lambda value: f"{value:,}",
-        "percent": lambda value: "–" if value is None else f"{value:.0%}",
-        "p_value": lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
-        "breakable": breakable,
-        "fitting": lambda rows: fitting(rows, ROWS_SHOWN, ROWS_BYTES),
-        "web_address": _web_address,
-    }
-    environment.globals |= {
-        "count": count,
-        "histogram": histogram,
-        "rate_bar": rate_bar,
-        "stacked_bar": stacked_bar,
-        "confounded_v": CONFOUNDED_V,
-        "unlabelled": UNLABELLED,
-    }
+    environment.filters.update(
+        number=lambda value: "–" if value is None else short_number(value),
+        thousands=lambda value: f"{value:,}",
+        percent=lambda value: "–" if value is None else f"{value:.0%}",
+        p_value=lambda value: "< 0.001" if value < 0.001 else f"{value:.3f}",
+        breakable=breakable,
+        fitting=lambda rows: fitting(rows, ROWS_SHOWN, ROWS_BYTES),
+        web_address=_web_address,
+    )
+    environment.globals.update(
+        count=count,
+        histogram=histogram,
+        rate_bar=rate_bar,
+        stacked_bar=stacked_bar,
+        confounded_v=CONFOUNDED_V,
+        unlabelled=UNLABELLED,
+    )
     return environment
 
 
