@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from usdata.auditing.summary import clip_parts, frame_parts, summary, verdict
+from usdata.auditing.report import clip_parts, frame_parts, summary, verdict
 from usdata.console import safe_text
 
 if TYPE_CHECKING:
