@@ -23,7 +23,7 @@ STAGE_NAMES = {
     "found": "Found",
     "decoded": "Decoded",
     "mode": "B-mode",
-    "field_of_view": "Field of view known",
+    "field_of_view": "Field of view",
     "unique": "Unique",
     "split": "In a split",
 }
@@ -92,6 +92,7 @@ def stages(statistics: dict[str, Any]) -> list[dict[str, Any]]:
                 "frames": stage["frames"],
                 "parts": [("go on", stage["clips"], "kept"), ("left out here", lost, "excluded")],
                 "left_out": stage["left_out"],
+                "splits": stage.get("parts") or [],
             }
         )
         before = stage["clips"]

@@ -21,7 +21,7 @@ from usdata.auditing.charts import histogram, rate_bar, short_number, stacked_ba
 from usdata.auditing.clip_table import clip_rows
 from usdata.auditing.contact_sheets import Thumbnail, Thumbnailer, evenly_over_groups, first_frames, worst
 from usdata.auditing.finding import LEVELS, Finding, count
-from usdata.auditing.findings import CONFOUNDED_V
+from usdata.auditing.findings import CONFOUNDED_V, SHORTCUT_P_VALUE, SHORTCUT_POINTS
 from usdata.auditing.page_text import breakable, finalize, fitting
 from usdata.auditing.statistics import UNLABELLED, Tables
 from usdata.auditing.summary import clip_parts, frame_parts, summary, verdict
@@ -112,6 +112,8 @@ def _environment() -> Environment:
         rate_bar=rate_bar,
         stacked_bar=stacked_bar,
         confounded_v=CONFOUNDED_V,
+        shortcut_points=SHORTCUT_POINTS,
+        shortcut_p_value=SHORTCUT_P_VALUE,
         unlabelled=UNLABELLED,
     )
     return environment

@@ -252,7 +252,13 @@ def test_the_page_shows_what_the_audit_may_know_beside(tmp_path: Path) -> None:
         "stages": [
             {"stage": "found", "clips": 12, "frames": None, "left_out": []},
             {"stage": "decoded", "clips": 10, "frames": 120, "left_out": [{"reason": "could not <be> read", "clips": 2, "frames": 0}]},
-            {"stage": "split", "clips": 10, "frames": 30, "left_out": [{"reason": "not sampled", "clips": 0, "frames": 90}]},
+            {
+                "stage": "split",
+                "clips": 10,
+                "frames": 30,
+                "left_out": [{"reason": "not sampled", "clips": 0, "frames": 90}],
+                "parts": [{"split": "train", "clips": 10, "frames": 30}],
+            },
         ]
     }
     html = render(tables, counted, [])
@@ -268,6 +274,7 @@ def test_the_page_shows_what_the_audit_may_know_beside(tmp_path: Path) -> None:
         "Labels are given for each clip.",
         "− 2 clips: could not <be> read",
         "− 90 frames: not sampled",
+        "train: 10 clips (30 frames)",
     ):
         assert text in page.text
     assert [attributes["href"] for _, attributes in page.elements if "rel" in attributes] == ["https://example.org/a"]
