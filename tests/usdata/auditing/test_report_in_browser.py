@@ -35,7 +35,7 @@ HOSTILE = (
     "cov\u202e4pm.exe",
     "\u0645\u0633\u062d \u0627\u0644\u0631\u0626\u0629",
     "a_very/long.name-" * 40,
-    "unbroken" * 70,
+    "!" + "unbroken" * 70,  # first in the order of names, so that the first sentence begins with it
 )
 # What a page of a hostile set could do if anything of it ran.
 ALARM = "window.ran = []; window.alert = (text) => window.ran.push(String(text)); window.refused = [];"
