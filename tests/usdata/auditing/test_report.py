@@ -19,13 +19,13 @@ from markupsafe import escape
 from rich.console import Console
 
 from tests.usdata.auditing.planted import Planted, duplicate
-from usdata.auditing import audit, print_audit
+from usdata.auditing import audit, prepare, print_audit
 from usdata.auditing.charts import histogram, rate_bar, stacked_bar, whole_numbers
 from usdata.auditing.clip_table import clip_rows
 from usdata.auditing.page_parts import label_bars
 from usdata.auditing.page_text import breakable, fitting, visible
 from usdata.auditing.report import render
-from usdata.auditing.statistics import prepare, statistics
+from usdata.auditing.statistics import statistics
 from usdata.manifest import open_dataset
 
 HOSTILE = "<img src=x onerror=alert(1)>"
