@@ -5,7 +5,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow lint types format clean help
+.PHONY: demo test test-slow lint types chromium format clean help
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -34,8 +34,16 @@ lint: $(INSTALLED)
 types: $(INSTALLED)
 	$(BIN)/mypy
 
+# The browser in which the audit's page is tested. Where it is missing and cannot be had, those tests skip, and this says so.
+chromium:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+		&& echo "installing Debian's chromium, for the tests of the audit's page" && export DEBIAN_FRONTEND=noninteractive \
+		&& { apt-get install -qq -y --no-install-recommends chromium >/dev/null 2>&1 \
+			|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }; }; } \
+		|| echo "no chromium: the tests of the audit's page in a browser will skip (on Debian, as root: apt-get install chromium)"
+
 # One thread a process: two processes that share two cores with two threads each wait for one another.
-test: lint types
+test: lint types chromium
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Whole real files and long runs; minutes.

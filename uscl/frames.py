@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, cast
 
 import cv2
@@ -23,7 +23,7 @@ import numpy as np
 from usdata.console import progress, say
 from usdata.errors import DataSetError, UserError
 from usdata.files import atomic, write_json
-from usdata.manifest import DataSet
+from usdata.manifest import DataSet, is_inside
 
 # Raised whenever the same image would give other pixels, so that an old store is made anew.
 STORE_VERSION = 1
@@ -189,7 +189,6 @@ def _decoded_blocks(dataset: DataSet, size: int, threads: int) -> Iterator[np.nd
 
 
 def _image_path(dataset: DataSet, name: str) -> Path:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts:
+    if not is_inside(name):
         raise DataSetError(dataset.folder, f"its manifest names an image outside the set ({name})", "do not use this data set")
-    return dataset.folder / relative
+    return dataset.folder / name

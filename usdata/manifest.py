@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -39,7 +39,8 @@ FRAMES = "frames.parquet"
 EXCLUDED = "excluded.parquet"
 DUPLICATES = "duplicates.parquet"
 # What `usdata audit` writes beside the tables; whatever changes the tables removes it.
-REPORT_FILES = ("report.html", "report.json", "report.md", "ATTRIBUTION.md")
+REPORT_FILES = ("report.html", "report.json", "report.md", "ATTRIBUTION.md")  # by an audit
+CROISSANT_JSON = "croissant.json"  # by an export, put beside a whole set
 
 STATUSES = ("ok", "failed", "excluded")
 
@@ -443,6 +444,12 @@ def version_of(folder: Path, about: Mapping[str, Any]) -> int:
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise DataSetError(folder / DATASET_JSON, "names no schema version", "build the set again with 'usdata build'")
     return version
+
+
+def is_inside(path: str) -> bool:
+    """Whether a path of the tables stays in the data set's folder, by its text alone (a link may still lead out of it)."""
+    place = PurePosixPath(path)
+    return not place.is_absolute() and ".." not in place.parts and "\\" not in path and "\0" not in path
 
 
 def duplicates_version(about: Mapping[str, Any]) -> int | None:

@@ -6,10 +6,11 @@ through a link, and a missing or damaged file is told in one line.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from usdata.errors import DataSetError
+from usdata.manifest import is_inside
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,15 +35,8 @@ def stored_pixels(folder: Path, relative: str, *, pixel_sha256: str | None = Non
 
     from usdata.duplicates.fingerprints import pixel_digest
 
-    written = PurePosixPath(relative)
-    path = folder / written
-    if (
-        written.is_absolute()
-        or ".." in written.parts
-        or "\\" in relative
-        or "\0" in relative
-        or not path.resolve().is_relative_to(folder.resolve())
-    ):
+    path = folder / relative
+    if not is_inside(relative) or not path.resolve().is_relative_to(folder.resolve()):
         raise DataSetError(relative, "this path of the tables leaves the data set", "nothing was read; ask whoever made the set")
     if not path.is_file():
         raise DataSetError(path, "this image is missing", AGAIN)

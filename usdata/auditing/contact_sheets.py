@@ -14,13 +14,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
-from usdata.auditing.findings import image_path
+from usdata.auditing.images import image_path
 
-THUMBNAIL_HEIGHT = 128
-THUMBNAIL_WIDEST = 256
+# Twice and more of what the page's grid shows, so that opening a picture shows more of it.
+LONGEST_SIDE = 320
+# A picture that does not fit into its share of the budget is tried smaller, before it is left out.
+SMALLER_SIDES = (LONGEST_SIDE, 200, 128)
 JPEG_QUALITY = 80
-IMAGE_BYTES_BUDGET = 3_000_000
+IMAGE_BYTES_BUDGET = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,22 @@ class Thumbnail:
 
     Attributes:
         uri: `data:image/jpeg;base64,...`, or "" where the image is missing, unreadable or beyond the budget.
+        width: Of the copy, in pixels.
+        height: Of the copy, in pixels.
         video_id: The clip.
         frame_index: The frame in it.
+        label: Its label, or "unlabelled".
+        group_id: Its group.
         remark: A measure to show under it, or "".
     """
 
-    uri: str
+    uri: Markup
+    width: int
+    height: int
     video_id: str
     frame_index: int
+    label: str
+    group_id: str
     remark: str
 
 
@@ -47,32 +58,55 @@ class Thumbnailer:
         self.folder = folder
         self.left = budget
 
-    def make(self, frames: pd.DataFrame, remark_column: str | None = None) -> list[Thumbnail]:
-        """Thumbnails of these rows of the frames table, in their order."""
-        made = []
-        for row in frames.to_dict("records"):
-            uri = self._encode(row["path"])
-            remark = f"{row[remark_column]:.1f}" if remark_column else ""
-            made.append(Thumbnail(uri, row["video_id"], int(row["frame_index"]), remark))
+    def make(self, frames: pd.DataFrame, remark_column: str | None = None, share: float = 1.0) -> list[Thumbnail]:
+        """Thumbnails of these rows of the frames table, in their order; those that cannot be had are left out.
+
+        Args:
+            frames: Rows of the frames table with `label_name`.
+            remark_column: The measure to show under each.
+            share: The part of what is left of the budget that these may take, at most evenly each.
+        """
+        made: list[Thumbnail] = []
+        allowed = int(self.left * share)
+        for number, row in enumerate(frames.to_dict("records")):
+            # What the ones before left unused is for those after.
+            coded = self._encode(row["path"], allowed // (len(frames) - number))
+            if coded is None:
+                continue
+            uri, width, height = coded
+            allowed -= len(uri)
+            self.left -= len(uri)
+            made.append(
+                Thumbnail(
+                    uri=uri,
+                    width=width,
+                    height=height,
+                    video_id=row["video_id"],
+                    frame_index=int(row["frame_index"]),
+                    label=row["label_name"],
+                    group_id=row["group_id"],
+                    remark=f"{row[remark_column]:.1f}" if remark_column else "",
+                )
+            )
         return made
 
-    def _encode(self, relative: str) -> str:
+    def _encode(self, relative: str, most_bytes: int) -> tuple[Markup, int, int] | None:
         path = image_path(self.folder, relative)
         if path is None or not path.is_file():
-            return ""
+            return None
         image = cv2.imdecode(np.frombuffer(path.read_bytes() or b"\0", dtype=np.uint8), cv2.IMREAD_COLOR)
         if image is None:
-            return ""
+            return None
         height, width = image.shape[:2]
-        scale = min(THUMBNAIL_HEIGHT / height, THUMBNAIL_WIDEST / width)
-        size = max(1, round(width * scale)), max(1, round(height * scale))
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-        _, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        uri = "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode("ascii")
-        if len(uri) > self.left:
-            return ""
-        self.left -= len(uri)
-        return uri
+        for side in SMALLER_SIDES:
+            scale = min(1.0, side / max(height, width))
+            size = max(1, round(width * scale)), max(1, round(height * scale))
+            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image
+            _, coded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+            uri = "data:image/jpeg;base64," + base64.b64encode(coded.tobytes()).decode("ascii")
+            if len(uri) <= most_bytes:
+                return Markup(uri), size[0], size[1]
+        return None
 
 
 def evenly_over_groups(frames: pd.DataFrame, number: int) -> pd.DataFrame:
@@ -83,7 +117,7 @@ def evenly_over_groups(frames: pd.DataFrame, number: int) -> pd.DataFrame:
     groups = [members for _, members in frames.sort_values(["video_id", "frame_index"]).groupby("group_id")]
     if not groups or number < 1:
         return frames.iloc[:0]
-    chosen_groups = [groups[index] for index in _spaced(len(groups), min(number, len(groups)))]
+    chosen_groups = [groups[index] for index in spaced(len(groups), min(number, len(groups)))]
     places = [0] * len(chosen_groups)
     left = min(number, sum(len(members) for members in chosen_groups))
     while left:
@@ -91,11 +125,11 @@ def evenly_over_groups(frames: pd.DataFrame, number: int) -> pd.DataFrame:
             if left and places[index] < len(members):
                 places[index] += 1
                 left -= 1
-    picked = [members.iloc[_spaced(len(members), count)] for members, count in zip(chosen_groups, places, strict=True)]
+    picked = [members.iloc[spaced(len(members), count)] for members, count in zip(chosen_groups, places, strict=True)]
     return pd.concat(picked).sort_values(["source", "video_id", "frame_index"])
 
 
-def _spaced(length: int, number: int) -> list[int]:
+def spaced(length: int, number: int) -> list[int]:
     """`number` indices of `length`, each in the middle of its share."""
     return [int((index + 0.5) * length / number) for index in range(number)]
 

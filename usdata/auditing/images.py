@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from usdata.console import progress
+from usdata.manifest import is_inside
 
 
 def image_path(folder: Path, relative: str) -> Path | None:
     """Where an image of the manifest lies, or None if its path leaves the folder."""
-    path = PurePosixPath(relative)
-    return None if path.is_absolute() or ".." in path.parts or "\\" in relative else folder / path
+    return folder / relative if is_inside(relative) else None
 
 
 def missing_images(folder: Path, paths: Iterable[str]) -> list[str]:

@@ -27,7 +27,7 @@ from usdata.video_step import VideoTask
 
 STEPS = ".steps"
 OVERWRITE = "give another --out, or --overwrite to replace it"
-CONTRACT_NAMES = {*manifest.SCHEMAS, manifest.DATASET_JSON, "images", *manifest.REPORT_FILES, ".cache", STEPS}
+CONTRACT_NAMES = {*manifest.SCHEMAS, manifest.DATASET_JSON, "images", *manifest.REPORT_FILES, manifest.CROISSANT_JSON, ".cache", STEPS}
 
 
 def refuse_nested(raw: Path, out: Path) -> None:

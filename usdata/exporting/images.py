@@ -7,10 +7,10 @@ PNG (every chunk's checksum holds), and it has the size that the manifest names;
 from __future__ import annotations
 
 import zlib
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from usdata.errors import DataSetError
-from usdata.manifest import FRAMES
+from usdata.manifest import FRAMES, is_inside
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHUNK_FRAME_BYTES = 12  # length, type and checksum of a chunk
@@ -31,7 +31,7 @@ def stored_png(folder: Path, path: str, width: int, height: int) -> bytes:
     Raises:
         DataSetError: The path leaves the data set, or the image is missing, damaged, or of another size.
     """
-    if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts or "\\" in path or "\0" in path:
+    if not is_inside(path):
         raise DataSetError(
             folder / FRAMES, f"the image path '{path}' leaves the data set", "do not trust this set; build it from its clips"
         )

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from usdata.console import progress
 from usdata.engines import Failure, Runner
-from usdata.manifest import FRAMES, VIDEOS
+from usdata.manifest import FRAMES, VIDEOS, is_inside
 from usdata.validating.promise import Promise
 from usdata.validating.schema import places
 
@@ -103,7 +103,7 @@ def check_pixels(folder: Path, tables: Mapping[str, pa.Table], run: Runner) -> P
                 of_clip[row["video_id"]].append((row[f"{what}_path"], row[f"{what}_sha256"], None, None))
             unknown += row[f"{what}_path"] is not None and row[f"{what}_sha256"] is None
     # A path that leaves the folder is told by its own promise and is not opened.
-    tasks = [_Wanted(folder, tuple(pictures for pictures in of_clip[video] if _plain(pictures[0]))) for video in sorted(of_clip)]
+    tasks = [_Wanted(folder, tuple(pictures for pictures in of_clip[video] if is_inside(pictures[0]))) for video in sorted(of_clip)]
     broken: list[str] = []
     with (
         progress("decoding pictures", len(tasks), "clips") as advance,
@@ -115,10 +115,6 @@ def check_pixels(folder: Path, tables: Mapping[str, pa.Table], run: Runner) -> P
     text = "Every picture decodes, to the pixels that its digest is of."
     unseen = f"{unknown} pictures have no digest in the tables" if unknown else ""
     return Promise("pixels", text, sum(len(task.pictures) for task in tasks), "pictures", tuple(sorted(broken)), OTHER, unseen)
-
-
-def _plain(path: str) -> bool:
-    return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
 
 
 def other_pictures(task: _Wanted) -> list[str]:
