@@ -39,8 +39,8 @@ FRAMES = "frames.parquet"
 EXCLUDED = "excluded.parquet"
 DUPLICATES = "duplicates.parquet"
 # What `usdata audit` writes beside the tables; whatever changes the tables removes it.
-REPORT_FILES = ("report.html", "report.json", "report.md", "ATTRIBUTION.md")  # by an audit
-CROISSANT_JSON = "croissant.json"  # by an export, put beside a whole set
+REPORT_FILES = ("report.html", "report.json", "report.md", "ATTRIBUTION.md")
+CROISSANT_JSON = "croissant.json"  # of an export, put beside a whole set
 
 STATUSES = ("ok", "failed", "excluded")
 

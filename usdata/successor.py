@@ -20,12 +20,8 @@ from usdata import manifest
 from usdata.building.staging import disk_errors, locked, put_in_place
 from usdata.files import write_json
 
-MADE_ANEW = {
-    *manifest.SCHEMAS,
-    manifest.DATASET_JSON,
-    *manifest.REPORT_FILES,
-    manifest.CROISSANT_JSON,
-}  # a report would tell of the old tables
+# Reports would tell of the old tables.
+MADE_ANEW = {*manifest.SCHEMAS, manifest.DATASET_JSON, *manifest.REPORT_FILES, manifest.CROISSANT_JSON}
 
 
 @contextmanager
