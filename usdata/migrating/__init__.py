@@ -21,7 +21,6 @@ from usdata.migrating.steps import ADDED, STEPS, Stage
 from usdata.successor import staged, take_place, write_successor
 
 AGAIN = "build the set again with 'usdata build'"
-REPORT_HTML = "report.html"
 
 __all__ = ["MigrateResult", "migrate"]
 
@@ -40,7 +39,7 @@ class MigrateResult:
         digest: And now.
         computed: Sentences on columns that were made from the pictures.
         unknown: Sentences on what stays unknown, as dataset.json keeps them.
-        report_gone: A report stood there; it told of the old tables and was removed.
+        report_gone: An audit's files stood there; they told of the old tables and were removed.
     """
 
     out: Path
@@ -80,7 +79,7 @@ def migrate(dataset: str | Path) -> MigrateResult:
         manifest.open_dataset(out)  # says what to do
     if "recipe_digest" not in about:
         raise DataSetError(out / manifest.DATASET_JSON, "names no recipe_digest, which every build writes", AGAIN)
-    had_report = (out / REPORT_HTML).is_file()
+    had_report = any((out / name).is_file() for name in manifest.REPORT_FILES)
     with staged(out) as staging:
         stage = Stage(out, before, dict(about), _tables(out, about, before))
         while stage.version < manifest.SCHEMA_VERSION:

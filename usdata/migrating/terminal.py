@@ -24,7 +24,7 @@ def print_migration(result: MigrateResult) -> None:
     if result.unknown:
         _say("a build from the raw clips knows what is not known here")
     if result.report_gone:
-        _say("report.html told of the old tables and is gone: run 'usdata audit' again")
+        _say("the audit's files told of the old tables and are gone: run 'usdata audit' again")
 
 
 def _say(text: str, indent: str = "") -> None:
