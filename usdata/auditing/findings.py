@@ -30,6 +30,9 @@ SHORTCUT_POINTS = 0.10
 SHORTCUT_P_VALUE = 0.05
 
 
+NEARLY_ALL_DIFFER = 0.9  # of the frames, though their changes fall to next to nothing in a cadence
+
+
 def find(tables: Tables, statistics: dict[str, Any], *, pictures: bool = True) -> list[Finding]:
     """All findings of a data set, worst first; of equal level, in the order of the checks.
 
@@ -134,11 +137,17 @@ def _frozen_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
 
 def _upconverted_clips(tables: Tables, statistics: dict[str, Any]) -> Finding | None:
     clips = tables.flagged("upconverted")[["video_id", "fps", "fps_effective"]]
-    rows = tuple(f"{clip.video_id}: {_hertz(clip.fps)}, of which {_hertz(clip.fps_effective)} differ" for clip in records(clips))
+    rows = tuple(f"{clip.video_id}: {_hertz(clip.fps)}, {_effective(clip)}" for clip in records(clips))
     if not rows:
         return None
     message = f"{count(len(rows), 'clip was', 'clips were')} up-converted: the frame rate was raised after recording by repeating frames."
     return Finding("upconverted-clips", "warning", message, rows, "Measure time in seconds, and motion with fps_effective, not with fps.")
+
+
+def _effective(clip: Any) -> str:
+    if clip.fps_effective > NEARLY_ALL_DIFFER * clip.fps:
+        return "and its repeats were coded anew: they differ by a little more than nothing"
+    return f"of which {_hertz(clip.fps_effective)} differ"
 
 
 def _hertz(rate: float) -> str:
