@@ -1,4 +1,4 @@
-"""How long an audit of a very large manifest takes, and how quickly the commands start.
+"""How long audit and validation of a very large manifest take, and how quickly the commands start.
 
     python benchmarks/audit.py SET [--clips 50000] [--frames 1000000] [--keep FOLDER]
 
@@ -39,6 +39,18 @@ print(json.dumps({"seconds": round(seconds, 1), "peak_mb": round(peak), "clips":
 """
 
 
+VALIDATE = """
+import json, resource, sys, time
+start = time.perf_counter()
+import usdata
+result = usdata.validate(sys.argv[1])
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(json.dumps({"validate_seconds": round(seconds, 1), "peak_mb": round(peak), "holds": result.holds,
+                  "checked": {promise.id: promise.checked for promise in result.promises}}))
+"""
+
+
 def enlarge(small: Path, large: Path, *, clips: int, frames: int) -> None:
     """Write the tables of a data set of so many clips and frames, made of another one's rows; no images."""
     dataset = manifest.open_dataset(small)
@@ -51,7 +63,11 @@ def enlarge(small: Path, large: Path, *, clips: int, frames: int) -> None:
     for name, table in tables.items():
         copied = pa.concat_tables([_copied(table, number, draw) for number in range(copies)])
         manifest.write_table(large, name, copied.cast(manifest.SCHEMAS[name]), recipe_digest=dataset.about["recipe_digest"])
-    manifest.write_about(large, {key: value for key, value in dataset.about.items() if key not in ("digest", "schema_version")})
+    counts = {key: number * copies for key, number in dataset.about["counts"].items() if key != "frames"}
+    about = {key: value for key, value in dataset.about.items() if key not in ("digest", "schema_version")}
+    about["counts"] = counts | {"frames": tables[manifest.FRAMES].num_rows * copies}
+    about["duplicates"] = about["duplicates"] | {"pairs": tables[manifest.DUPLICATES].num_rows * copies}
+    manifest.write_about(large, about)
 
 
 def _with_more_frames(videos: pa.Table, frames: pa.Table, wanted: int) -> tuple[pa.Table, pa.Table]:
@@ -63,6 +79,7 @@ def _with_more_frames(videos: pa.Table, frames: pa.Table, wanted: int) -> tuple[
         again = _with(frames, "frame_index", later)
         names = pc.binary_join_element_wise(frames.column("video_id"), pc.cast(later, pa.string()), "/")
         again = _with(again, "frame_id", names)
+        again = _with(again, "path", pc.binary_join_element_wise(frames.column("path"), pc.cast(later, pa.string()), ""))
         parts.append(again.slice(0, missing))
     grown = pa.concat_tables(parts).sort_by([(key, "ascending") for key in ("source", "video_id", "frame_index")])
     more = pa.concat_tables([pa.table({"video_id": part.column("video_id")}) for part in parts[1:]]) if parts[1:] else None
@@ -86,7 +103,9 @@ def _copied(table: pa.Table, number: int, draw: np.random.Generator) -> pa.Table
         values = table.column(column)
         if column.startswith("video_id") or column in ("frame_id", "group_id"):
             new = pc.replace_substring(values, "/", f"/r{number:05}-", max_replacements=1)
-        elif column in ("patient_id", "path", "duplicate_group", "key_frames_path", "overlay_path"):
+        elif column in ("key_frames_path", "overlay_path") or (column == "path" and "frame_id" in table.column_names):
+            new = pc.replace_substring_regex(values, "^images/([^/]+)/", f"images/\\1/r{number:05}-")
+        elif column in ("patient_id", "path", "duplicate_group"):
             new = pc.binary_join_element_wise(f"r{number:05}", values, "-")
         elif column in ("sha256", "packets_sha256", "luma_sha256", "pixel_sha256"):
             new = pc.binary_join_element_wise(f"{number:08x}", pc.utf8_slice_codeunits(values, 8), "")
@@ -124,6 +143,8 @@ def main() -> None:
             enlarge(given.set, large, clips=given.clips, frames=given.frames)
         done = subprocess.run([sys.executable, "-c", AUDIT, str(large)], capture_output=True, text=True, check=True)
         print(json.dumps(json.loads(done.stdout), indent=2))
+        checked = subprocess.run([sys.executable, "-c", VALIDATE, str(large)], capture_output=True, text=True, check=True)
+        print(json.dumps(json.loads(checked.stdout), indent=2))
         sizes = {name: f"{(large / name).stat().st_size / 1e6:.1f} MB" for name in manifest.REPORT_FILES}
         print(f"files: {sizes}")
     bare = start_time("-c", "pass")
