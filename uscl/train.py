@@ -89,8 +89,8 @@ def pretrain(
     data = open_dataset(dataset)
     index = index_videos(data, config.pairs.splits)
     check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
-    device, why_device = _device(config)
-    precision, why_precision = _precision(config, device)
+    device, why_device = run_device(config)
+    precision, why_precision = run_precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
     classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
@@ -328,7 +328,12 @@ def _fail(run: _Run, position: Position, batch: Batch, outcome: dict[str, Any]) 
     raise UserError(run.out, reason, advice)
 
 
-def _device(config: Config) -> tuple[torch.device, str]:
+def run_device(config: Config) -> tuple[torch.device, str]:
+    """The device of a run, and why.
+
+    Raises:
+        UserError: A GPU is asked for, and there is none.
+    """
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise UserError("device", "is cuda, and this torch finds no GPU", "use --set device=auto")
@@ -342,7 +347,8 @@ def _device(config: Config) -> tuple[torch.device, str]:
     return torch.device("cuda"), torch.cuda.get_device_name()
 
 
-def _precision(config: Config, device: torch.device) -> tuple[str, str]:
+def run_precision(config: Config, device: torch.device) -> tuple[str, str]:
+    """What a run computes in on a device, float32 or bfloat16, and why."""
     if config.precision != "auto":
         return config.precision, "as configured"
     return ("bfloat16", "auto on a GPU") if device.type == "cuda" else ("float32", "auto on the CPU")
