@@ -13,6 +13,7 @@ import torch
 
 from tests.uscl.tiny_set import write_set
 from uscl.bench import WHOLE, bench, print_bench
+from uscl.cli import app
 from usdata.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def test_a_set_and_a_recipe_of_its_own_order(tmp_path: Path) -> None:
     assert bench(data, overrides=[*SMALL, "batch_size=32"], seconds=0.01).about["videos_per_batch"] == 6
 
 
-def test_the_command(tmp_path: Path) -> None:
+def test_the_command() -> None:
     settings = [word for setting in SMALL for word in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, "-m", "uscl", "bench", *settings, "--seconds", "0.01", "--json"],
@@ -79,15 +80,19 @@ def test_the_command(tmp_path: Path) -> None:
     )
     printed = json.loads(done.stdout)
     assert [stage["stage"] for stage in printed["stages"]] == STAGES
-    for words, reason in (
-        (["--seconds", "0"], "is too short"),
-        (["--set", "batchsize=3"], "batch_size"),
-        ([tmp_path], "is not a data set"),
-    ):
-        refused = subprocess.run([sys.executable, "-m", "uscl", "bench", *words], capture_output=True, text=True, cwd=REPOSITORY)
-        assert refused.returncode == 2
-        assert reason in refused.stderr
-        assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [(["--seconds", "0"], "is too short"), (["--set", "batchsize=3"], "batch_size"), (["nowhere"], "no such data set")],
+)
+def test_a_mistake_is_one_line(words: list[str], reason: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(sys, "argv", ["uscl", "bench", *words])
+    with pytest.raises(SystemExit) as left:
+        app()
+    said = capsys.readouterr()
+    assert (left.value.code, said.out, said.err.count("\n")) == (2, "", 1)
+    assert reason in said.err
 
 
 def test_wrong_settings_are_refused() -> None:
