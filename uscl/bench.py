@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -36,6 +37,8 @@ Value = TypeVar("Value")
 WHOLE = "whole step"
 DEFAULT_SECONDS = 30.0
 _LEAST_REPEATS, _MOST_REPEATS = 3, 20
+_STEPS_TOGETHER = 10
+_WITHOUT_END = 10**6
 # Made-up sets: videos as a multiple of the batch, and frames of each; a store of 26 MB at 224 pixels and a batch of 32.
 _VIDEOS_PER_BATCH, _FRAMES_PER_VIDEO = 2, 8
 _CLASSES = 2
@@ -96,7 +99,8 @@ def bench(
     """
     if not seconds > 0:
         raise UserError(f"--seconds {seconds:g}", "is too short", "give a number above 0")
-    config = load_config(recipe, overrides)
+    # There are always more batches, however short the recipe's run is.
+    config = load_config(recipe, overrides).model_copy(update={"epochs": _WITHOUT_END})
     device, _ = run_device(config)
     precision, _ = run_precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
@@ -238,21 +242,19 @@ def _measured(step: _Step, seconds: float) -> tuple[dict[str, list[float]], int]
 
 
 def _whole_steps(step: _Step, repeats: int, videos: int) -> list[float]:
-    """Seconds a step of whole batches that follow on each other, each measured between two moments at which the device is done."""
+    """Seconds of a step of so many videos: steps that follow on each other as in a run, a few between two moments of waiting."""
     times: list[float] = []
-    step.settle()
-    began = time.perf_counter()
-    for batch in step.feed(0, 0):
-        if len(batch.videos) < videos:
-            began = time.perf_counter()
-            continue
-        step.whole(batch)
+    batches = step.feed(0, 0)
+    # The first steps fill the feed and are not counted.
+    for _ in range(1 + repeats):
         step.settle()
-        times.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        if len(times) > repeats:
-            break
-    return times[1:] or times
+        began, seen = time.perf_counter(), 0
+        for batch in islice(batches, _STEPS_TOGETHER):
+            step.whole(batch)
+            seen += len(batch.videos)
+        step.settle()
+        times.append((time.perf_counter() - began) * videos / seen)
+    return times[1:]
 
 
 def _speed(stage: str, views: int, seconds: list[float]) -> StageSpeed:
