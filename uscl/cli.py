@@ -152,6 +152,31 @@ def evaluate(
 
 @app.command()
 @one_line_errors
+def bench(
+    dataset: Annotated[Path | None, typer.Argument(metavar="[SET]", help="Data set folder; without one, frames are made up.")] = None,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "uscl",
+    overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key; may be given again.")] = None,
+    seconds: Annotated[float, typer.Option(help="About how long to measure.")] = 30.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how fast this machine trains: views a second by stage, from the store to the optimiser.
+
+    \b
+    uscl bench
+    uscl bench set --set image_size=112 --set precision=bfloat16 --json
+    """
+    from uscl.bench import bench as measure
+    from uscl.bench import print_bench
+
+    result = measure(dataset, recipe=recipe, overrides=overrides or (), seconds=seconds)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_bench(result)
+
+
+@app.command()
+@one_line_errors
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, to copy.")] = None) -> None:
     """List the training recipes that come with the package, or print one.
 

@@ -177,6 +177,22 @@ class Checkpoint(Section):
     """A line is added to `metrics.jsonl` after every so many steps."""
 
 
+class Probe(Section):
+    """The look at the features of a few frames while training: nearest neighbours on labelled groups, and the rank. It is no evaluation."""
+
+    every_epochs: int | None = Field(default=10, ge=0)
+    """The probe looks after every so many epochs, and at the end; 0 or null = never."""
+
+    frames_per_video: int = Field(default=4, ge=1)
+    """Frames of a video that are looked at, evenly spaced."""
+
+    max_frames: int = Field(default=2048, ge=2)
+    """Frames that are looked at in all; where there are more, some of the videos are taken."""
+
+    k: int = Field(default=20, ge=1)
+    """Nearest neighbours that vote."""
+
+
 class Labels(Section):
     """What is done with the labels of those videos that have one."""
 
@@ -253,6 +269,9 @@ class Config(Section):
 
     checkpoint: Checkpoint = Checkpoint()
     """When the run is saved and logged."""
+
+    probe: Probe = Probe()
+    """The look at the features of a few frames while training."""
 
     labels: Labels = Labels()
     """What is done with labels."""

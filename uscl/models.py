@@ -78,6 +78,9 @@ class Backbone(nn.Module):
     def _first_convolution(self, frames: torch.Tensor) -> torch.Tensor:
         if frames.shape[1] != 1:
             return self.conv1(frames)
+        if self.conv1.weight.is_contiguous(memory_format=torch.channels_last):
+            # A single channel has both layouts at once, and the plain one would be handed on through the stem.
+            frames = frames.to(memory_format=torch.channels_last)
         weight = self.conv1.weight.sum(dim=1, keepdim=True)
         return functional.conv2d(frames, weight, None, self.conv1.stride, self.conv1.padding)
 

@@ -21,7 +21,7 @@ from uscl import checkpoint, run_folder, trained_on
 from uscl.average import Average
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
-from uscl.diagnostics import collapse_sentence, measure
+from uscl.diagnostics import measure, verdict
 from uscl.export import export_backbone
 from uscl.feed import Batch, Feed
 from uscl.frames import open_store
@@ -29,17 +29,16 @@ from uscl.methods import make_method
 from uscl.models import Backbone, load_backbone
 from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex, batches, check_batches, index_videos
+from uscl.probe import ProbeFrames, choose_frames, probe
 from uscl.schedule import learning_rate
 from uscl.step import Step, wants_graphs
+from uscl.utilisation import Capacity, capacity
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
 from usdata.duplicates.record import Record
 from usdata.errors import Stopped, UserError
 from usdata.files import canonical_json, write_json
 from usdata.manifest import DataSet, open_dataset
 from usdata.signals import StopFlag, stop_signals
-
-# Untrained networks give every frame nearly the same features, so a collapse is not announced before the network has had this many steps.
-_COLLAPSE_NOT_BEFORE_STEP = 200
 
 
 @dataclass(frozen=True)
@@ -93,12 +92,14 @@ def pretrain(
     data = open_dataset(dataset)
     index = index_videos(data, config.pairs.splits)
     check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
-    device, why_device = _device(config)
-    precision, why_precision = _precision(config, device)
+    device, why_device = run_device(config)
+    precision, why_precision = run_precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
     classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
     facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})")
+    probed = choose_frames(index, config.probe, config.seed)
+    facts += [probed.describe()] if probed else []
     steps = config.epochs * len(batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups))
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
     for fact in facts:
@@ -139,17 +140,17 @@ def pretrain(
             "trained_on": trained_on.describe(record),
             "uscl": run_folder.uscl_version(),
         }
-        run = _Run(out, config, index, device, precision, method, backbone, optimizer, average, about, stop)
+        run = _Run(out, config, index, device, precision, method, backbone, optimizer, average, about, stop, probed)
         feed = Feed(store, index, config, device)
         position = _train(run, feed, position, steps)
 
-        metrics = (run_folder.read_metrics(out) or [{}])[-1]
+        history = run_folder.read_metrics(out)
         exported = export_backbone(out, run.handed_out, _export_facts(config, data, position.step, Path(recipe).stem, record))
         run.write("finished", position, exported)
-    if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
-        run_folder.log(out, f"warning: the network has {sentence}")
+    if sentence := verdict(history, backbone.width, share_done=1):
+        run_folder.log(out, f"warning: {sentence}")
     run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
-    return PretrainResult(out, position.step, config.epochs, position.seconds, metrics)
+    return PretrainResult(out, position.step, config.epochs, position.seconds, (history or [{}])[-1])
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,7 @@ class _Run:
     average: Average | None
     about: dict[str, Any]
     stop: StopFlag
+    probed: ProbeFrames | None
 
     def save(self, name: str, position: Position) -> None:
         checkpoint.save(self.out / run_folder.CHECKPOINTS / name, self.method, self.optimizer, position, self.average)
@@ -191,7 +193,8 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
     graphs = wants_graphs(config, run.device)
     step = Step(config, run.method, run.optimizer, run.device, run.precision, run.average, graphs=graphs)
     began = time.monotonic() - position.seconds
-    meter = _Meter()
+    meter = _Meter(capacity(run.backbone, config.image_size, run.device, run.precision))
+    history = run_folder.read_metrics(run.out)
     finite = torch.ones((), dtype=torch.bool, device=run.device)
     warned = False
     said = time.monotonic()
@@ -210,7 +213,8 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             position = replace(position, step=position.step + 1, epoch=following[0], batch=following[1])
             over = position.epoch == config.epochs
             stopping = run.stop.name is not None and not over
-            log_due = position.step % config.checkpoint.log_every_steps == 0 or over
+            probe_due = run.probed is not None and ended and (over or position.epoch % (config.probe.every_epochs or 1) == 0)
+            log_due = position.step % config.checkpoint.log_every_steps == 0 or over or probe_due
             save_due = over or stopping or (ended and position.epoch % config.checkpoint.every_epochs == 0)
             keep_due = config.checkpoint.keep_every_steps is not None and position.step % config.checkpoint.keep_every_steps == 0
             # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when something is written.
@@ -220,14 +224,18 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             position = replace(position, seconds=time.monotonic() - began)
             if log_due:
                 line = _metrics_line(position, batch, outcome, rate, meter)
+                if run.probed is not None and probe_due:
+                    line |= _probe(run, feed, run.probed)
+                    meter.read()  # the probe's time is none of the next line's
+                history.append(line)
                 run_folder.append_metrics(run.out, line)
                 now = time.monotonic()
                 run_folder.log(run.out, _plain_line(line), aloud=over or now - said >= PLAIN_LINE_INTERVAL_S)
                 said = now if now - said >= PLAIN_LINE_INTERVAL_S else said
-                sentence = collapse_sentence(line, run.backbone.width)
-                if sentence and not warned and position.step >= _COLLAPSE_NOT_BEFORE_STEP and not over:
+                sentence = None if warned or over else verdict(history, run.backbone.width, share_done=position.step / steps)
+                if sentence:
                     warned = True
-                    run_folder.log(run.out, f"warning at step {position.step}: the network has {sentence}")
+                    run_folder.log(run.out, f"warning at step {position.step}: {sentence}")
             if keep_due:
                 run.save(f"step-{position.step:06d}", position)
             if save_due:
@@ -244,17 +252,31 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
 
 def _plain_line(line: dict[str, Any]) -> str:
     """A line of metrics.jsonl for people: is it learning, or has it collapsed?"""
+    named = f", neighbours name {line['knn_accuracy']:.1%} (majority {line['knn_majority']:.1%})" if "knn_accuracy" in line else ""
     return (
         f"step {line['step']}, epoch {line['epoch']}: loss {line['loss']:.3f}, contrast {line['contrast']:.3f} "
         f"(collapsed {line['collapsed_loss']:.3f}), similarity of positives {line['positive_similarity']:.2f}, "
-        f"of negatives {line['negative_similarity']:.2f}, spread {line['feature_spread']:.4f}"
+        f"of negatives {line['negative_similarity']:.2f}, spread {line['feature_spread']:.4f}{named}"
+    )
+
+
+def _probe(run: _Run, feed: Feed, frames: ProbeFrames) -> dict[str, float]:
+    return probe(
+        run.backbone,
+        frames,
+        lambda rows: torch.from_numpy(feed.store.pixels[rows]),
+        run.config.probe,
+        image_size=run.config.image_size,
+        device=run.device,
+        precision=run.precision,
     )
 
 
 class _Meter:
     """Rates since the last line of metrics."""
 
-    def __init__(self) -> None:
+    def __init__(self, capacity: Capacity) -> None:
+        self._capacity = capacity
         self._since, self._views, self._waited = time.monotonic(), 0, 0.0
 
     def waited(self, seconds: float) -> None:
@@ -263,10 +285,11 @@ class _Meter:
     def count(self, views: int) -> None:
         self._views += views
 
-    def read(self) -> dict[str, float]:
+    def read(self) -> dict[str, float | None]:
         seconds = max(time.monotonic() - self._since, 1e-9)
-        rates = {"views_per_s": round(self._views / seconds, 2), "data_wait_share": round(self._waited / seconds, 4)}
-        self.__init__()  # type: ignore[misc]
+        rate = self._views / seconds
+        rates = {"views_per_s": round(rate, 2), "data_wait_share": round(self._waited / seconds, 4), **self._capacity.read(rate)}
+        self.__init__(self._capacity)  # type: ignore[misc]
         return rates
 
 
@@ -303,7 +326,12 @@ def _fail(run: _Run, before: Position, position: Position, batch: Batch, outcome
     raise UserError(run.out, reason, advice)
 
 
-def _device(config: Config) -> tuple[torch.device, str]:
+def run_device(config: Config) -> tuple[torch.device, str]:
+    """The device of a run, and why.
+
+    Raises:
+        UserError: A GPU is asked for, and there is none.
+    """
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise UserError("device", "is cuda, and this torch finds no GPU", "use --set device=auto")
@@ -317,7 +345,8 @@ def _device(config: Config) -> tuple[torch.device, str]:
     return torch.device("cuda"), torch.cuda.get_device_name()
 
 
-def _precision(config: Config, device: torch.device) -> tuple[str, str]:
+def run_precision(config: Config, device: torch.device) -> tuple[str, str]:
+    """What a run computes in on a device, float32 or bfloat16, and why."""
     if config.precision != "auto":
         return config.precision, "as configured"
     return ("bfloat16", "auto on a GPU") if device.type == "cuda" else ("float32", "auto on the CPU")

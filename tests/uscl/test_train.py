@@ -43,7 +43,7 @@ SETTINGS = [
     "checkpoint.log_every_steps=1",
     "checkpoint.keep_every_steps=5",
 ]
-RATES = ("views_per_s", "data_wait_share")
+RATES = ("views_per_s", "data_wait_share", "utilisation", "peak_memory_mb")
 WEIGHTS = ("checkpoints/last/model.safetensors", "checkpoints/last/optimizer.safetensors", "export/backbone.safetensors")
 
 
