@@ -98,3 +98,13 @@ def test_every_version_is_pinned() -> None:
     lines = [line for line in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[^+\s]+", line) for line in lines)
     assert {"torch==2.13.0", "torchvision==0.28.0"} <= set(lines)
+
+
+def test_no_function_of_the_package_is_hidden_by_a_module_of_its_name() -> None:
+    """`usdata.catalog` must stay a function, also once something has imported a module of that name."""
+    for package in ("usdata", "uscl"):
+        names = set(__import__(package).__all__)
+        modules = {
+            path.stem if path.suffix else path.name for path in (REPOSITORY / package).iterdir() if path.suffix == ".py" or path.is_dir()
+        }
+        assert not names & modules

@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from uscl.bench import bench as bench
+    from uscl.benchmark import bench as bench
     from uscl.evaluation import evaluate as evaluate
     from uscl.train import pretrain as pretrain
 
-_FUNCTIONS = {"bench": ("uscl.bench", "bench"), "evaluate": ("uscl.evaluation", "evaluate"), "pretrain": ("uscl.train", "pretrain")}
+_FUNCTIONS = {"bench": ("uscl.benchmark", "bench"), "evaluate": ("uscl.evaluation", "evaluate"), "pretrain": ("uscl.train", "pretrain")}
 
 __all__ = ["bench", "evaluate", "pretrain"]
 

@@ -165,8 +165,8 @@ def bench(
     uscl bench
     uscl bench set --set image_size=112 --set precision=bfloat16 --json
     """
-    from uscl.bench import bench as measure
-    from uscl.bench import print_bench
+    from uscl.benchmark import bench as measure
+    from uscl.benchmark import print_bench
 
     result = measure(dataset, recipe=recipe, overrides=overrides or (), seconds=seconds)
     if as_json:

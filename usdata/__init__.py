@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from usdata.auditing import audit as audit
     from usdata.building import build as build
     from usdata.building import plan as plan
-    from usdata.catalog import catalog as catalog
+    from usdata.cataloguing import catalog as catalog
     from usdata.comparing import compare as compare
     from usdata.exporting import export as export
     from usdata.manifest import open_dataset as load
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _FUNCTIONS = {
     "audit": ("usdata.auditing", "audit"),
     "build": ("usdata.building", "build"),
-    "catalog": ("usdata.catalog", "catalog"),
+    "catalog": ("usdata.cataloguing", "catalog"),
     "compare": ("usdata.comparing", "compare"),
     "export": ("usdata.exporting", "export"),
     "load": ("usdata.manifest", "open_dataset"),

@@ -86,8 +86,8 @@ def catalog(
     usdata catalog
     usdata catalog pocus
     """
-    from usdata.catalog import catalog as entries_of
-    from usdata.catalog.terminal import print_entries, print_entry
+    from usdata.cataloguing import catalog as entries_of
+    from usdata.cataloguing.terminal import print_entries, print_entry
 
     entries = entries_of(name)
     if as_json:

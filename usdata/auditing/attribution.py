@@ -11,7 +11,7 @@ from typing import Any
 from usdata.auditing.licences import strictest, what_it_asks
 from usdata.auditing.markdown import plain
 from usdata.auditing.tables import Tables
-from usdata.catalog import CatalogEntry, catalog
+from usdata.cataloguing import CatalogEntry, catalog
 
 FOUND_BY = {
     "name": "the catalogue's entry of that name",

@@ -42,7 +42,7 @@ from usdata.building.staging import (
     taken_over,
 )
 from usdata.building.tables import decoder_versions, source_counts, unexpected_counts, write_tables
-from usdata.catalog.overlaps import known_overlaps
+from usdata.cataloguing.overlaps import known_overlaps
 from usdata.console import progress, say
 from usdata.duplicates.index import is_installed
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION

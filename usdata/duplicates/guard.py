@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from usdata import manifest
-from usdata.catalog.overlaps import known_overlaps
+from usdata.cataloguing.overlaps import known_overlaps
 from usdata.duplicates.exact import exact_duplicates
 from usdata.duplicates.record import Record, frames_of
 from usdata.duplicates.search import Clips, same_scans

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from usdata.catalog import CatalogEntry, catalog
+from usdata.cataloguing import CatalogEntry, catalog
 from usdata.manifest import DataSet
 
 ATTRIBUTION = "ATTRIBUTION.md"

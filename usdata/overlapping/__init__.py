@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from usdata.catalog.overlaps import known_overlaps
+from usdata.cataloguing.overlaps import known_overlaps
 from usdata.duplicates.content import Match
 from usdata.duplicates.exact import exact_duplicates
 from usdata.duplicates.search import same_scans

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from usdata.catalog import CatalogEntry, SourceFile, catalog, load_entry
+from usdata.cataloguing import CatalogEntry, SourceFile, catalog, load_entry
 from usdata.console import safe_text, say
 from usdata.errors import UserError, nearest
 from usdata.pulling.placed import Placed, count_placed

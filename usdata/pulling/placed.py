@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from usdata.catalog import CatalogEntry
+from usdata.cataloguing import CatalogEntry
 from usdata.errors import UserError
 from usdata.pulling.record import LOCK_NAME, RECORD_NAME
 from usdata.readers.identify import MEDICAL_KINDS, STILL_KINDS, VIDEO_KINDS

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from usdata.catalog import SourceFile
+from usdata.cataloguing import SourceFile
 from usdata.errors import UserError
 from usdata.files import sha256_file
 from usdata.pulling.record import Record, Row

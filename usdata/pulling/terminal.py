@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from usdata.catalog import ACCESS, REDISTRIBUTION, CatalogEntry
+from usdata.cataloguing import ACCESS, REDISTRIBUTION, CatalogEntry
 from usdata.console import PLAIN_LINE_INTERVAL_S, safe_text, say
 from usdata.pulling.wanted import Tell
 

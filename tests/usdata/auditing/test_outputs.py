@@ -19,7 +19,7 @@ from tests.usdata.clips import speckle_frames, write_video
 from usdata import manifest
 from usdata.auditing import audit, writable
 from usdata.auditing.reproducibility import recipe_text
-from usdata.catalog import catalog
+from usdata.cataloguing import catalog
 from usdata.errors import DataSetError, UserError
 from usdata.recipe import Recipe
 

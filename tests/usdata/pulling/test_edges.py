@@ -17,7 +17,7 @@ import pytest
 import usdata
 from tests.usdata.pulling.faulty_server import Served, serving
 from tests.usdata.pulling.test_faults import CONTENT, REPOSITORY, digest, entry, get, got
-from usdata.catalog import catalog
+from usdata.cataloguing import catalog
 from usdata.errors import UserError
 from usdata.pulling import headers
 from usdata.pulling.partial import Partial, Version

@@ -15,7 +15,7 @@ import pytest
 
 import usdata
 from tests.usdata.pulling.faulty_server import Served, serving
-from usdata.catalog import CatalogEntry
+from usdata.cataloguing import CatalogEntry
 from usdata.errors import UserError
 from usdata.phantoms import us4
 from usdata.phantoms.us4 import plan_us4

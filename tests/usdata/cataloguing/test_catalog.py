@@ -9,8 +9,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from usdata.catalog import CatalogEntry, catalog, load_entry
-from usdata.catalog.terminal import print_entries, print_entry
+from usdata.cataloguing import CatalogEntry, catalog, load_entry
+from usdata.cataloguing.terminal import print_entries, print_entry
 from usdata.errors import UserError
 from usdata.recipe_files import shipped_recipes
 

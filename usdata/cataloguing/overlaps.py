@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from usdata.catalog import catalog
+from usdata.cataloguing import catalog
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from usdata.catalog import ACCESS, REDISTRIBUTION, CatalogEntry
+from usdata.cataloguing import ACCESS, REDISTRIBUTION, CatalogEntry
 
 
 def print_entries(entries: Sequence[CatalogEntry], console: Console | None = None) -> None:

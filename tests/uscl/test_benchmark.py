@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.uscl.tiny_set import write_set
-from uscl.bench import WHOLE, bench, print_bench
+from uscl.benchmark import WHOLE, bench, print_bench
 from uscl.cli import app
 from usdata.errors import UserError
 

@@ -168,7 +168,7 @@ def catalog(name: str | None = None) -> list[CatalogEntry]:
 
 @lru_cache(maxsize=1)
 def _entries() -> dict[str, CatalogEntry]:
-    folder = Path(str(resources.files("usdata"))) / "catalog" / "sources"
+    folder = Path(str(resources.files("usdata"))) / "cataloguing" / "sources"
     return {path.stem: load_entry(path) for path in sorted(folder.glob("*.yaml"))}
 
 
