@@ -28,6 +28,8 @@ from uscl.frames import open_store
 from uscl.methods import make_method
 from uscl.models import Backbone, load_backbone
 from uscl.pairs import VideoIndex, batches, check_batches, index_videos
+from uscl.saving import Saver
+from uscl.tensorboard import Scalars, open_scalars
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
 from usdata.duplicates.record import Record
 from usdata.errors import Stopped, UserError
@@ -110,22 +112,33 @@ def pretrain(
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
-        prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if trained_on.needed(out, found) else None
+        needed = trained_on.needed(out, found.folder if found else None)
+        prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
         method.to(device)
         if precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = torch.optim.Adam(method.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         position = Position(0, 0, 0, 0.0, config.digest, data.digest)
         if found is not None:
-            position = checkpoint.read_position(found)
-            checkpoint.load(found, method, optimizer)
+            position = found.position
+            checkpoint.load(found.folder, method, optimizer)
         if overwrite:
             run_folder.clear(out)
         run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
         record = trained_on.keep(prepared, out)
         run_folder.forget_after(out, position.step)
         if found is not None:
-            run_folder.log(out, f"going on at step {position.step}, epoch {position.epoch}")
+            run_folder.go_on(out, found)
+        saver = Saver(
+            out / run_folder.CHECKPOINTS,
+            config.checkpoint,
+            method,
+            optimizer,
+            lines=run_folder.read_metrics(out),
+            flush=out / run_folder.METRICS,
+        )
+        if saver.damage is not None:
+            run_folder.log(out, f"warning: the best checkpoint is damaged ({saver.damage})")
 
         about = {
             "dataset": {"name": data.name, "digest": data.digest, "splits": list(config.pairs.splits), "videos": len(index)},
@@ -135,7 +148,8 @@ def pretrain(
             "trained_on": trained_on.describe(record),
             "uscl": run_folder.uscl_version(),
         }
-        run = _Run(out, config, index, device, precision, method, backbone, optimizer, about, stop)
+        scalars = open_scalars(out, config.tensorboard, position.step)
+        run = _Run(out, config, index, device, precision, method, backbone, optimizer, about, stop, saver, scalars)
         feed = Feed(store, index, config, device)
         position = _train(run, feed, position, steps)
 
@@ -144,6 +158,8 @@ def pretrain(
         run.write("finished", position, exported)
     if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
         run_folder.log(out, f"warning: the network has {sentence}")
+    if sentence := saver.unheard():
+        run_folder.log(out, f"warning: {sentence}")
     run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
     return PretrainResult(out, position.step, config.epochs, position.seconds, metrics)
 
@@ -162,9 +178,8 @@ class _Run:
     optimizer: torch.optim.Optimizer
     about: dict[str, Any]
     stop: StopFlag
-
-    def save(self, name: str, position: Position) -> None:
-        checkpoint.save(self.out / run_folder.CHECKPOINTS / name, self.method, self.optimizer, position)
+    saver: Saver
+    scalars: Scalars
 
     def write(self, status: str, position: Position, exported: dict[str, Any] | None = None) -> None:
         done = {"steps": position.step, "epochs": position.epoch, "seconds": round(position.seconds, 1)}
@@ -205,10 +220,9 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             over = position.epoch == config.epochs
             stopping = run.stop.name is not None and not over
             log_due = position.step % config.checkpoint.log_every_steps == 0 or over
-            save_due = over or stopping or (ended and position.epoch % config.checkpoint.every_epochs == 0)
-            keep_due = config.checkpoint.keep_every_steps is not None and position.step % config.checkpoint.keep_every_steps == 0
+            due = run.saver.due(position, ended=ended, over=over, stopping=stopping)
             # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when something is written.
-            if (run.device.type == "cpu" or log_due or save_due or keep_due) and not finite:
+            if (run.device.type == "cpu" or log_due or due) and not finite:
                 _fail(run, position, batch, outcome)
             norm = gradient_norm(list(method.parameters())) if log_due else 0.0
             optimizer.step()
@@ -217,6 +231,8 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             if log_due:
                 line = _metrics_line(position, batch, outcome, rate, norm, meter)
                 run_folder.append_metrics(run.out, line)
+                run.saver.hear(line)
+                run.scalars.write(line)
                 now = time.monotonic()
                 run_folder.log(run.out, _plain_line(line), aloud=over or now - said >= PLAIN_LINE_INTERVAL_S)
                 said = now if now - said >= PLAIN_LINE_INTERVAL_S else said
@@ -224,10 +240,7 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
                 if sentence and not warned and position.step >= _COLLAPSE_NOT_BEFORE_STEP and not over:
                     warned = True
                     run_folder.log(run.out, f"warning at step {position.step}: the network has {sentence}")
-            if keep_due:
-                run.save(f"step-{position.step:06d}", position)
-            if save_due:
-                run.save(checkpoint.LAST, position)
+            run.saver.save(due, position)
             advance(1)
             if stopping:
                 run.write("stopped", position)

@@ -85,7 +85,7 @@ def test_what_a_run_leaves_behind(undisturbed: Path, dataset: Path) -> None:
     files = {path.relative_to(undisturbed).as_posix() for path in undisturbed.rglob("*") if path.is_file()}
     saved = {
         f"checkpoints/{name}/{file}"
-        for name in ("last", "step-000005")
+        for name in ("last", "previous", "step-000005")
         for file in ("model.safetensors", "optimizer.safetensors", "state.json")
     }
     records = {"config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt"}
@@ -186,7 +186,7 @@ KILLED_BETWEEN_RENAMES = """
 import pathlib
 rename = pathlib.Path.rename
 def kill_before(self, target):
-    if self.name == ".last.part" and (self.parent / ".last.old").exists():
+    if self.name == ".last.part" and (self.parent / "previous").exists():
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(self, target)
 pathlib.Path.rename = kill_before
