@@ -286,10 +286,10 @@ def test_a_damaged_checkpoint_is_one_line(dataset: Path, tmp_path: Path) -> None
     pretrain(dataset, out=out, overrides=few)
     weights = out / "checkpoints/last/optimizer.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"checkpoint cannot be used.*--overwrite"):
+    with pytest.raises(UserError, match=r"no checkpoint can be used.*--overwrite"):
         pretrain(dataset, out=out, overrides=few, resume=True)
     (out / "checkpoints/last/state.json").write_text("{}")
-    with pytest.raises(UserError, match=r"checkpoint cannot be used"):
+    with pytest.raises(UserError, match=r"no checkpoint can be used"):
         pretrain(dataset, out=out, overrides=few, resume=True)
 
 
@@ -410,7 +410,6 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
     (tmp_path / ".last.part").mkdir()
     (tmp_path / ".last.part" / "state.json").write_text("half")
     found = checkpoint.find(tmp_path)
-    assert found == tmp_path / "last"
-    assert checkpoint.read_position(found) == position
+    assert found == checkpoint.Found(tmp_path / "last", position)
     checkpoint.save(tmp_path / "last", method, optimizer, position)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]
