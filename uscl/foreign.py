@@ -22,6 +22,7 @@ Shapes = Mapping[str, torch.Size]
 
 # How zip files (torch since 1.6) and pickles (torch before) begin.
 _TORCH_BEGINS = (b"PK\x03\x04", b"\x80")
+_LONGEST_HEADER = 100_000_000
 # Under which key training programs keep the weights of what they trained.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # What stands before the backbone's names where it is part of a larger network: this project's own and lightly's (backbone), and the usual
@@ -47,12 +48,17 @@ def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
     """
     try:
         with path.open("rb") as file:
-            begin = file.read(4)
+            begin = file.read(9)
     except OSError as error:
         raise UserError(path, f"cannot be read ({error.strerror})") from None
-    if begin.startswith(_TORCH_BEGINS):
+    if not _begins_as_safetensors(begin) and begin.startswith(_TORCH_BEGINS):
         return _tensors(_read_torch(path), path), {}
     return _read_safetensors(path)
+
+
+def _begins_as_safetensors(begin: bytes) -> bool:
+    """Eight bytes hold the length of the header, at most 100 MB, and the header begins with '{'; any first byte may be among them."""
+    return int.from_bytes(begin[:8], "little") <= _LONGEST_HEADER and begin[8:] == b"{"
 
 
 def fit(tensors: Tensors, path: Path, shapes: Mapping[str, Shapes], name: str) -> tuple[str, Tensors]:
@@ -150,9 +156,8 @@ def _read_torch(path: Path) -> Any:
         text = str(error)
     named = re.search(r"GLOBAL (\S+)", text)
     if named or "Unsupported" in text or "TorchScript" in text:
-        what = (
-            named[1] if named else "a TorchScript archive" if "TorchScript" in text else "instructions of pickle that torch does not allow"
-        )
+        what = "a TorchScript archive" if "TorchScript" in text else "instructions of pickle that torch does not allow"
+        what = named[1] if named else what
         reason = f"holds more than tensors ({what}), so it was not loaded: that could run a program"
         advice = "where you trust its origin, load it there and torch.save its state_dict() alone, or save that as safetensors"
         raise UserError(path, reason, advice)

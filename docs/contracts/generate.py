@@ -76,7 +76,7 @@ RUN = """\
 
 | folder | what it is |
 |---|---|
-| `last` | what `--resume` goes on from: written every `checkpoint.every_epochs` epochs and `checkpoint.every_minutes` minutes, at the end, and when a signal stops the run |
+| `last` | what `--resume` goes on from; written by epochs, by minutes, at the end, and when a signal stops the run |
 | `previous` | the `last` before it, which is gone on from where `last` is damaged |
 | `best` | the best by `checkpoint.best`, a figure of metrics.jsonl |
 | `step-000500` | kept every `checkpoint.keep_every_steps` steps; the newest `checkpoint.keep_last` of them stay |
@@ -84,15 +84,18 @@ RUN = """\
 
 | file | content |
 |---|---|
-| `model.safetensors` | the method's tensors under their names in the program; the backbone's begin with `backbone.` and then have torchvision's |
+| `model.safetensors` | the method's tensors; those that begin with `backbone.` have torchvision's names after it |
 | `optimizer.safetensors` | the optimizer's tensors, as `<parameter's name>.<entry>`; a parameter without a gradient so far has none |
 | `extra.safetensors` | more tensors, where the run keeps some (an average of the weights: `average.`) |
-| `state.json` | version {state_version}; `step`, `epoch`, `batch` of the next step, `seconds`, `config_digest`, `dataset_digest`; `optimizer`, its class; `judged`, by which figure and value `best` was chosen; `files`, the sha256 of each file; `sha256`, of the rest of state.json as canonical JSON |
+| `state.json` | where the run stands, and the sha256 of each file |
 
-A checkpoint is written under a temporary name (`.last.part`), flushed to the disk and renamed, so it is whole or absent; at the moment of writing there
-is room for three on the disk (`last`, `previous`, the new one). Every resume compares all files with their sha256 first. Where `last` is damaged it says
-so, goes on from `previous`, and ends with the same weights; where both are, it stops with one line and changes nothing.
-Where a save fails (the disk is full), the run stops with one line, and `last` is as it was.
+`state.json`, version {state_version}: `step`; `epoch` and `batch` of the next step; `seconds`; `config_digest`; `dataset_digest`; `optimizer`, its
+class; `judged`, by which figure and value `best` was chosen; `files`, a sha256 each; `sha256`, of all of this as canonical JSON.
+
+A checkpoint is written under a temporary name (`.last.part`), flushed to the disk and renamed, so it is whole or absent; while it is
+written there must be room for three (`last`, `previous`, the new one). Every resume compares all files with their sha256 first. Where
+`last` is damaged it says so, goes on from `previous`, and ends with the same weights; where both are, it stops with one line and changes
+nothing. Where a save fails (the disk is full), the run stops with one line, and `last` is as it was.
 
 ## trained_on.parquet
 

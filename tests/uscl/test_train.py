@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.uscl.tiny_set import write_set
-from uscl import checkpoint, run_folder
+from uscl import checkpoint, run_folder, tensorboard
 from uscl.config import Config, load_config
 from uscl.methods import make_method
 from uscl.models import load_backbone
@@ -88,6 +88,8 @@ def test_what_a_run_leaves_behind(undisturbed: Path, dataset: Path) -> None:
         for name in ("last", "previous", "step-000005")
         for file in ("model.safetensors", "optimizer.safetensors", "state.json")
     }
+    if tensorboard.installed():
+        saved.add("tensorboard/events.out.tfevents.000001")
     records = {"config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt"}
     assert files == saved | records | {"trained_on.parquet", "export/backbone.safetensors", "export/README.md"}
 
