@@ -111,6 +111,8 @@ def _read(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     config = _mapping(folder / CONFIG, problems)
     record = _mapping(folder / RUN, problems) if (folder / RUN).is_file() else {}
     lines = _lines(folder / METRICS, problems)
+    if lines and not (folder / RUN).is_file():
+        problems.append(f"{RUN} is missing")  # it is written before the first step
     last = lines[-1] if lines else {}
     dataset = record.get("dataset")
     dataset = dataset if isinstance(dataset, dict) else {}

@@ -89,8 +89,9 @@ RUN = """\
 | `extra.safetensors` | more tensors, where the run keeps some (an average of the weights: `average.`) |
 | `state.json` | where the run stands, and the sha256 of each file |
 
-`state.json`, version {state_version}: `step`; `epoch` and `batch` of the next step; `seconds`; `config_digest`; `dataset_digest`; `optimizer`, its
-class; `judged`, by which figure and value `best` was chosen; `files`, a sha256 each; `sha256`, of all of this as canonical JSON.
+`state.json`, version {state_version}: `step`; `epoch` and `batch` of the next step; `seconds`; `config_digest`; `dataset_digest`;
+`optimizer`, its class; `judged`, by which figure and value `best` was chosen; `files`, a sha256 each; `sha256`, of all of this as
+canonical JSON.
 
 A checkpoint is written under a temporary name (`.last.part`), flushed to the disk and renamed, so it is whole or absent; while it is
 written there must be room for three (`last`, `previous`, the new one). Every resume compares all files with their sha256 first. Where

@@ -47,6 +47,8 @@ def folder(tmp_path: Path) -> Path:
         file.write('{"step": 20, "los')
     write_run(tmp_path / "f-lines")
     (tmp_path / "f-lines" / run_folder.METRICS).write_text('{"step": 1, "epoch": 0, "loss": 4.0}\nnonsense\n{"step": 3}\n')
+    write_run(tmp_path / "f-lost")
+    (tmp_path / "f-lost" / run_folder.RUN).unlink()
     (tmp_path / "g-begun").mkdir()
     (tmp_path / "g-begun" / run_folder.CONFIG).write_text(config_yaml(Config()))
     (tmp_path / "g-begun" / run_folder.LOG).write_text("facts\n")
@@ -61,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_rows_are_what_the_runs_say(folder: Path) -> None:
     rows = {row.name: row for row in runs(folder)}
-    assert list(rows) == ["a-first", "b/second", "c-killed", "d-damaged", "e-going", "f-lines", "g-begun"]
+    assert list(rows) == ["a-first", "b/second", "c-killed", "d-damaged", "e-going", "f-lines", "f-lost", "g-begun"]
     assert rows["b/second"] == Row(
         name="b/second",
         recipe="uscl",
@@ -83,6 +85,7 @@ def test_rows_are_what_the_runs_say(folder: Path) -> None:
     assert [rows[name].status for name in ("c-killed", "e-going", "g-begun")] == ["silent", "running", "started"]
     assert (rows["e-going"].loss, rows["e-going"].steps) == (None, 10)
     assert (rows["d-damaged"].status, rows["d-damaged"].problem) == ("broken", "run.json is damaged")
+    assert (rows["f-lost"].status, rows["f-lost"].problem) == ("broken", "run.json is missing")
     assert (rows["f-lines"].status, rows["f-lines"].problem) == ("broken", "line 2 of metrics.jsonl is damaged")
     assert rows["f-lines"].loss == 4.0
 

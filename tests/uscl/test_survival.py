@@ -112,6 +112,7 @@ def test_killed_three_times_and_resumed(dataset: Path, undisturbed: Path, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_killed_ten_times_and_resumed(dataset: Path, tmp_path: Path) -> None:
     overrides = [*SETTINGS, *KEEPING, "epochs=12"]
     pretrain(dataset, out=tmp_path / "undisturbed", overrides=overrides)
