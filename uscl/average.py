@@ -7,9 +7,12 @@ running statistics are averaged likewise, its counters copied.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import nn
+
+_PREFIX = "average."
 
 
 class Average:
@@ -32,3 +35,11 @@ class Average:
         torch._foreach_lerp_([kept[name] for name in floating], [new[name].detach() for name in floating], 1 - self.decay)
         for name in kept.keys() - set(floating):
             kept[name].copy_(new[name])
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of it."""
+        return {f"{_PREFIX}{name}": value for name, value in self.network.state_dict().items()}
+
+    def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Go on with what `tensors` gave; other names are passed over."""
+        self.network.load_state_dict({name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)})

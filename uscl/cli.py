@@ -64,7 +64,7 @@ def pretrain(
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name ('uscl recipes' lists them) or a YAML file.")] = "uscl",
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key; may be given again.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Start from these weights: a run folder or a .safetensors file.")] = None,
+    init_from: Annotated[Path | None, typer.Option(help="Start from these weights: a run folder, or a file (.safetensors, .pth).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and the arithmetic, and stop.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -173,6 +173,28 @@ def bench(
         _print_json(result.to_json())
     else:
         print_bench(result)
+
+
+@app.command()
+@one_line_errors
+def runs(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder with runs in it or below it.")] = Path("."),
+    as_json: AsJson = False,
+) -> None:
+    """Show runs side by side: how far each came, its last figures, and the settings in which they differ.
+
+    \b
+    uscl runs
+    uscl runs experiments --json
+    """
+    from uscl.run_list import print_runs
+    from uscl.run_list import runs as read
+
+    rows = read(folder)
+    if as_json:
+        _print_json([vars(row) for row in rows])
+    else:
+        print_runs(rows)
 
 
 @app.command()

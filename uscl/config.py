@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from usdata.errors import RecipeError, nearest
 from usdata.files import canonical_json, sha256_text
@@ -23,6 +23,11 @@ class Section(BaseModel):
     """What every part of a configuration shares: nothing can be changed afterwards, and nothing unknown is let in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def _off(value: Any) -> Any:
+    """YAML reads the bare word off as false."""
+    return "off" if value is False else value
 
 
 class Pairs(Section):
@@ -168,10 +173,24 @@ class Checkpoint(Section):
     """When the run is saved and logged."""
 
     every_epochs: int = Field(default=5, ge=1)
-    """`checkpoints/last` is written after every so many epochs, at the end, and when a signal stops the run."""
+    """`checkpoints/last` is written after every so many epochs, at the end, and when a signal stops the run; the one before it stays as
+    `checkpoints/previous`."""
+
+    every_minutes: float | None = Field(default=None, gt=0)
+    """`checkpoints/last` is written after so many minutes without one, too; null = by epochs alone."""
 
     keep_every_steps: int | None = Field(default=None, ge=1)
     """A numbered checkpoint is kept after every so many steps; null = none."""
+
+    keep_last: int | None = Field(default=None, ge=1)
+    """How many numbered checkpoints are kept, the newest ones; null = all."""
+
+    best: str | None = Field(default=None, pattern="^[a-z0-9_]+$")
+    """`checkpoints/best` holds the weights with the best value of this figure of `metrics.jsonl`, such as `loss` (its mean over
+    `every_epochs` epochs) or `knn_accuracy` (as measured in the epoch that has just ended); null = none is kept."""
+
+    best_is: Literal["auto", "lowest", "highest"] = "auto"
+    """Which value of it is the best; `auto`: the highest of an accuracy, the lowest of anything else."""
 
     log_every_steps: int = Field(default=10, ge=1)
     """A line is added to `metrics.jsonl` after every so many steps."""
@@ -239,7 +258,7 @@ class Config(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the network computes in; `auto`: bfloat16 on a GPU, float32 on the CPU. Losses are always float32."""
 
-    compile: Literal["off", "model", "step"] = "off"
+    compile: Annotated[Literal["off", "model", "step"], BeforeValidator(_off)] = "off"
     """What torch.compile makes faster code of: nothing; the network with its loss; or all from stored frames to the loss. It pays on a GPU,
     after a minute's wait."""
 
@@ -276,11 +295,8 @@ class Config(Section):
     labels: Labels = Labels()
     """What is done with labels."""
 
-    @field_validator("compile", mode="before")
-    @classmethod
-    def _off_is_a_word(cls, value: Any) -> Any:
-        """YAML reads a bare `off` as false."""
-        return "off" if value is False else value
+    tensorboard: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"
+    """`auto`: the figures of `metrics.jsonl` go to `tensorboard/` too where TensorBoard is installed."""
 
     @property
     def store_size(self) -> int:

@@ -1,7 +1,7 @@
 """The networks: a ResNet backbone that takes gray frames as they are, the projector, and loading of weights.
 
 A `Backbone` has exactly the parameter names of torchvision's network of the same name without `fc`, so its weights go back and forth
-strictly. Weights come from a seed, from a finished run, or from a safetensors file; nothing here reads a pickle of the user's.
+strictly. Weights come from a seed, from a finished run, or from a file that `uscl.foreign` reads.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from uscl.foreign import fit, read_weights
 from uscl.torchvision_compat import torchvision
 from usdata.errors import UserError, nearest
 from usdata.files import sha256_file
@@ -42,9 +43,7 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str = "resnet18", *, zero_init_residual: bool = False) -> None:
         super().__init__()
-        if name not in BACKBONES:
-            raise UserError(f"backbone '{name}'", "is not known", nearest(name, BACKBONES))
-        network = getattr(torchvision.models, name)(weights=None, zero_init_residual=zero_init_residual)
+        network = getattr(torchvision.models, _known(name))(weights=None, zero_init_residual=zero_init_residual)
         self.name = name
         self.width: int = network.fc.in_features
         self.conv1: nn.Conv2d = network.conv1
@@ -85,6 +84,12 @@ class Backbone(nn.Module):
         return functional.conv2d(frames, weight, None, self.conv1.stride, self.conv1.padding)
 
 
+def _known(name: str) -> str:
+    if name not in BACKBONES:
+        raise UserError(f"backbone '{name}'", "is not known", nearest(name, BACKBONES))
+    return name
+
+
 def projector(width: int, hidden: int = 512, out: int = PROJECTION_WIDTH) -> nn.Sequential:
     """USCL's projection head g: Linear, ReLU, Linear; (N, width) to (N, out)."""
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
@@ -107,9 +112,9 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
 
     Args:
         weights: 'random' (from the seed), 'imagenet' (torchvision's default weights, downloaded once by torch.hub), the folder of a
-            finished run, or a safetensors file with the parameter names of torchvision's network (`fc` in it is ignored; a
-            `backbone.` prefix, as in a run's checkpoints, is taken off).
-        name: The architecture; a file that names its own wins.
+            finished run, or a file of safetensors or torch (.pth, .pt, .bin) with the tensors of torchvision's network under its names, as
+            in a run's checkpoints, or as in the published USCL checkpoints (see `uscl.foreign`); heads in it are ignored.
+        name: The architecture; a file that names its own, or has the tensors of another one, wins.
         seed: Of the random weights.
 
     Returns:
@@ -119,7 +124,7 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
         Unknown is None.
 
     Raises:
-        UserError: There is no such file, it is no safetensors file, or it does not fit the backbone.
+        UserError: There is no such file, it cannot be read safely, or it does not fit the backbone.
     """
     provenance: dict[str, Any] = {
         "kind": str(weights),
@@ -141,10 +146,10 @@ def load_backbone(weights: str | Path, *, name: str = "resnet18", seed: int = 0)
         backbone, digest = _imagenet_backbone(name)
         return backbone.eval(), {**provenance, "sha256": digest, "image_size": 224}
     path, kind = _weights_file(Path(weights))
-    state, metadata = _read_safetensors(path)
-    name = metadata.get("backbone", name)
+    tensors, metadata = read_weights(path)
+    name, state = fit(tensors, path, _shapes(), _known(metadata.get("backbone", name)))
     backbone = seeded_backbone(name, 0)
-    _load_strictly(backbone, state, path)
+    backbone.load_state_dict({**backbone.state_dict(), **state})
     size, steps = metadata.get("image_size"), metadata.get("steps")
     provenance |= {"kind": kind, "backbone": name, "sha256": sha256_file(path)}
     provenance |= {"image_size": int(size) if size else None, "steps": int(steps) if steps else None}
@@ -163,37 +168,14 @@ def _weights_file(path: Path) -> tuple[Path, str]:
             raise UserError(path, f"holds no {EXPORTED_BACKBONE}, so it is no finished run", advice)
         return exported, "run"
     if not path.is_file():
-        raise UserError(path, "no such weights", "give the folder of a run, a .safetensors file, 'random' or 'imagenet'")
+        raise UserError(path, "no such weights", "give the folder of a run, a file of weights (.safetensors, .pth), 'random' or 'imagenet'")
     return path, "file"
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise UserError(path, f"is no readable safetensors file ({error})", "pickled weights (.pth) must be converted first") from None
-
-
-def _load_strictly(backbone: Backbone, state: dict[str, torch.Tensor], path: Path) -> None:
-    """Load a state dict whose keys must be exactly the backbone's, once `fc` and other heads' keys are set aside."""
-    if any(key.startswith("backbone.") for key in state):
-        state = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
-    state = {key: value for key, value in state.items() if not key.startswith("fc.")}
-    wanted = backbone.state_dict()
-    for key in [*sorted(wanted.keys() - state.keys()), *sorted(state.keys() - wanted.keys())]:
-        # Older files lack BatchNorm's counters, which nothing in evaluation reads.
-        if key.endswith("num_batches_tracked"):
-            continue
-        what = "lacks" if key in wanted else "has the unknown"
-        raise UserError(path, f"is no {backbone.name} of torchvision: it {what} tensor '{key}'", f"known backbones: {', '.join(BACKBONES)}")
-    for key, value in state.items():
-        if value.shape != wanted[key].shape:
-            shapes = f"{tuple(value.shape)} where {backbone.name} has {tuple(wanted[key].shape)}"
-            raise UserError(path, f"tensor '{key}' is {shapes}", f"known backbones: {', '.join(BACKBONES)}")
-    backbone.load_state_dict({**wanted, **state})
+def _shapes() -> dict[str, dict[str, torch.Size]]:
+    """The names and shapes of every backbone's tensors; nothing is computed."""
+    with torch.device("meta"):
+        return {name: {key: value.shape for key, value in Backbone(name).state_dict().items()} for name in BACKBONES}
 
 
 def _imagenet_backbone(name: str) -> tuple[Backbone, str]:

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from uscl import checkpoint
+from uscl.checkpoint import Found
 from uscl.config import Config, config_yaml, differences, make_config, read_settings
 from uscl.torchvision_compat import torchvision
 from usdata.console import say
@@ -34,19 +35,20 @@ RUN_VERSION = 1
 _PARTS = (CONFIG, ENVIRONMENT, RUN, METRICS, LOG, FAILURE, TRAINED_ON, CHECKPOINTS, EXPORT, "report.html", "tensorboard")
 
 
-def check(out: Path, config: Config, dataset: DataSet, *, resume: bool, overwrite: bool) -> Path | None:
+def check(out: Path, config: Config, dataset: DataSet, *, resume: bool, overwrite: bool) -> Found | None:
     """Check that a run may be made or continued here; nothing is written.
 
     Returns:
-        The checkpoint to go on from, or None to start at the beginning.
+        The newest whole checkpoint, to go on from, or None to start at the beginning.
 
     Raises:
-        UserError: The folder is in use for something else, or a resume does not agree with what stands there.
+        UserError: The folder is in use for something else, a resume does not agree with what stands there, or all of it is damaged.
     """
     if resume and overwrite:
         raise UserError("--resume and --overwrite", "exclude each other", "give one of them")
     if out.exists() and not out.is_dir():
         raise UserError(out, "is a file, and a run needs a folder", "give another --out")
+    _writable(out)
     if not out.exists() or not any(out.iterdir()):
         if resume:
             say(f"{out} holds no run yet: starting at the beginning")
@@ -61,11 +63,21 @@ def check(out: Path, config: Config, dataset: DataSet, *, resume: bool, overwrit
     if found is None:
         say(f"{out} holds no checkpoint yet: starting at the beginning")
         return None
-    position = checkpoint.read_position(found)
-    if position.dataset_digest != dataset.digest:
-        reason = f"was trained on another data set (digest was {position.dataset_digest[:16]}, is {dataset.digest[:16]})"
+    digest = found.position.dataset_digest
+    if digest != dataset.digest:
+        reason = f"was trained on another data set (digest was {digest[:16]}, is {dataset.digest[:16]})"
         raise UserError(out, reason, "resume with that data set, or start anew in another --out")
     return found
+
+
+def _writable(out: Path) -> None:
+    """A folder that cannot be written is found before hours of training, not after."""
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not place.is_dir():
+        raise UserError(out, f"cannot be made, because {place.name} is a file", "give another --out")
+    if not os.access(place, os.W_OK | os.X_OK):
+        advice = "give leave to write there, or give another --out; nothing was changed"
+        raise UserError(out, "cannot be written to (no leave, or a read-only disk)", advice)
 
 
 def _agree(out: Path, config: Config) -> None:
@@ -88,7 +100,7 @@ def _only_a_run(out: Path) -> None:
     strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _PARTS)
     if strange:
         raise UserError(out, f"holds something that is no part of a run ({strange[0]}), so nothing was deleted", "give another --out")
-    for folder, known in ((CHECKPOINTS, ("last", "best", "failed", "step-")), (EXPORT, ("backbone.safetensors", "README.md"))):
+    for folder, known in ((CHECKPOINTS, ("last", "previous", "best", "failed", "step-")), (EXPORT, ("backbone.safetensors", "README.md"))):
         for entry in sorted((out / folder).iterdir()) if (out / folder).is_dir() else ():
             if not entry.name.lstrip(".").startswith(known):
                 raise UserError(
@@ -109,9 +121,16 @@ def write_start(out: Path, config: Config, environment: dict[str, Any], facts: l
     out.mkdir(parents=True, exist_ok=True)
     # The configuration first: a run that is killed right after it can be resumed and overwritten.
     write_text(out / CONFIG, config_yaml(config))
-    with (out / LOG).open("a", encoding="utf-8") as file:
-        file.writelines(f"{fact}\n" for fact in facts)
+    _append(out / LOG, "".join(f"{fact}\n" for fact in facts))
     write_json(out / ENVIRONMENT, environment)
+
+
+def go_on(out: Path, found: Found) -> None:
+    """Say where a run goes on, and from which checkpoint where the last one is damaged; that one is put aside."""
+    if found.damage is not None:
+        log(out, f"warning: the last checkpoint is damaged ({found.damage}); going on from the one before it, {found.folder.name}")
+        checkpoint.set_aside(found)
+    log(out, f"going on at step {found.position.step}, epoch {found.position.epoch}")
 
 
 def write_run(out: Path, **facts: Any) -> None:
@@ -120,25 +139,43 @@ def write_run(out: Path, **facts: Any) -> None:
 
 
 def read_run(out: Path) -> dict[str, Any]:
-    """run.json; empty where it is missing."""
+    """run.json; empty where it is missing.
+
+    Raises:
+        UserError: It is damaged.
+    """
     path = out / RUN
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        found = json.loads(path.read_bytes()) if path.is_file() else {}
+    except ValueError:
+        raise UserError(path, "is damaged (it is no JSON)", "start again with --overwrite, or in another --out") from None
     return found if isinstance(found, dict) else {}
 
 
 def append_metrics(out: Path, line: dict[str, Any]) -> None:
     """Add one line to metrics.jsonl."""
-    with (out / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    _append(out / METRICS, json.dumps(line) + "\n")
 
 
 def read_metrics(out: Path) -> list[dict[str, Any]]:
-    """The whole lines of metrics.jsonl; a last line that a kill cut short is not one."""
+    """The whole lines of metrics.jsonl; a last line that a kill cut short is not one.
+
+    Raises:
+        UserError: A line before that is damaged.
+    """
     path = out / METRICS
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
-    return [json.loads(line) for line in lines]
+    lines = []
+    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
+        try:
+            line = json.loads(text)
+            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+                raise ValueError("no step")
+        except ValueError:
+            raise UserError(path, f"line {number} is damaged", "delete the line, or start again with --overwrite") from None
+        lines.append(line)
+    return lines
 
 
 def forget_after(out: Path, step: int) -> None:
@@ -151,8 +188,20 @@ def log(out: Path, text: str, *, aloud: bool = True) -> None:
     """Keep a line in log.txt, and say it."""
     if aloud:
         say(text)
-    with (out / LOG).open("a", encoding="utf-8") as file:
-        file.write(text + "\n")
+    _append(out / LOG, text + "\n")
+
+
+def _append(path: Path, text: str) -> None:
+    """Add whole lines to a file; where the disk is full, half of one does not stay, and the error names the file."""
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write(text.encode("utf-8"))
+    except OSError as error:
+        if path.exists() and path.stat().st_size > before:
+            os.truncate(path, before)
+        error.filename = str(path)
+        raise
 
 
 def threads() -> int:

@@ -30,8 +30,10 @@ from uscl.models import Backbone, load_backbone
 from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex, batches, check_batches, index_videos
 from uscl.probe import ProbeFrames, choose_frames, probe
+from uscl.saving import Saver
 from uscl.schedule import learning_rate
 from uscl.step import Step, wants_graphs
+from uscl.tensorboard import Scalars, open_scalars
 from uscl.utilisation import Capacity, capacity
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
 from usdata.duplicates.record import Record
@@ -114,7 +116,8 @@ def pretrain(
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
-        prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if trained_on.needed(out, found) else None
+        needed = trained_on.needed(out, found.folder if found else None)
+        prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
         method.to(device)
         if config.channels_last if config.channels_last is not None else precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -122,15 +125,28 @@ def pretrain(
         average = None if config.average.decay is None else Average(method, config.average.decay)
         position = Position(0, 0, 0, 0.0, config.digest, data.digest)
         if found is not None:
-            position = checkpoint.read_position(found)
-            checkpoint.load(found, method, optimizer, average)
+            position = found.position
+            extra = checkpoint.load(found.folder, method, optimizer)
+            if average is not None:
+                average.load(extra)
         if overwrite:
             run_folder.clear(out)
         run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
         record = trained_on.keep(prepared, out)
         run_folder.forget_after(out, position.step)
         if found is not None:
-            run_folder.log(out, f"going on at step {position.step}, epoch {position.epoch}")
+            run_folder.go_on(out, found)
+        saver = Saver(
+            out / run_folder.CHECKPOINTS,
+            config.checkpoint,
+            method,
+            optimizer,
+            lines=run_folder.read_metrics(out),
+            extra=dict if average is None else average.tensors,
+            flush=out / run_folder.METRICS,
+        )
+        if saver.damage is not None:
+            run_folder.log(out, f"warning: the best checkpoint is damaged ({saver.damage})")
 
         about = {
             "dataset": {"name": data.name, "digest": data.digest, "splits": list(config.pairs.splits), "videos": len(index)},
@@ -140,7 +156,8 @@ def pretrain(
             "trained_on": trained_on.describe(record),
             "uscl": run_folder.uscl_version(),
         }
-        run = _Run(out, config, index, device, precision, method, backbone, optimizer, average, about, stop, probed)
+        scalars = open_scalars(out, config.tensorboard, position.step)
+        run = _Run(out, config, index, device, precision, method, backbone, optimizer, average, about, stop, probed, saver, scalars)
         feed = Feed(store, index, config, device)
         position = _train(run, feed, position, steps)
 
@@ -148,6 +165,8 @@ def pretrain(
         exported = export_backbone(out, run.handed_out, _export_facts(config, data, position.step, Path(recipe).stem, record))
         run.write("finished", position, exported)
     if sentence := verdict(history, backbone.width, share_done=1):
+        run_folder.log(out, f"warning: {sentence}")
+    if sentence := saver.unheard():
         run_folder.log(out, f"warning: {sentence}")
     run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
     return PretrainResult(out, position.step, config.epochs, position.seconds, (history or [{}])[-1])
@@ -169,9 +188,8 @@ class _Run:
     about: dict[str, Any]
     stop: StopFlag
     probed: ProbeFrames | None
-
-    def save(self, name: str, position: Position) -> None:
-        checkpoint.save(self.out / run_folder.CHECKPOINTS / name, self.method, self.optimizer, position, self.average)
+    saver: Saver
+    scalars: Scalars
 
     @property
     def handed_out(self) -> Backbone:
@@ -215,10 +233,9 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             stopping = run.stop.name is not None and not over
             probe_due = run.probed is not None and ended and (over or position.epoch % (config.probe.every_epochs or 1) == 0)
             log_due = position.step % config.checkpoint.log_every_steps == 0 or over or probe_due
-            save_due = over or stopping or (ended and position.epoch % config.checkpoint.every_epochs == 0)
-            keep_due = config.checkpoint.keep_every_steps is not None and position.step % config.checkpoint.keep_every_steps == 0
+            due = run.saver.due(position, ended=ended, over=over, stopping=stopping)
             # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when something is written.
-            if (run.device.type == "cpu" or log_due or save_due or keep_due) and not finite:
+            if (run.device.type == "cpu" or log_due or due) and not finite:
                 _fail(run, before, position, batch, outcome)
             meter.count(2 * len(batch.videos))
             position = replace(position, seconds=time.monotonic() - began)
@@ -229,6 +246,8 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
                     meter.read()  # the probe's time is none of the next line's
                 history.append(line)
                 run_folder.append_metrics(run.out, line)
+                run.saver.hear(line)
+                run.scalars.write(line)
                 now = time.monotonic()
                 run_folder.log(run.out, _plain_line(line), aloud=over or now - said >= PLAIN_LINE_INTERVAL_S)
                 said = now if now - said >= PLAIN_LINE_INTERVAL_S else said
@@ -236,10 +255,7 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
                 if sentence:
                     warned = True
                     run_folder.log(run.out, f"warning at step {position.step}: {sentence}")
-            if keep_due:
-                run.save(f"step-{position.step:06d}", position)
-            if save_due:
-                run.save(checkpoint.LAST, position)
+            run.saver.save(due, position)
             advance(1)
             if stopping:
                 run.write("stopped", position)
@@ -316,7 +332,7 @@ def _fail(run: _Run, before: Position, position: Position, batch: Batch, outcome
     videos = [run.index.video_ids[video] for video in batch.videos]
     write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
     if run.device.type == "cpu":
-        run.save(checkpoint.FAILED, before)
+        run.saver.save([checkpoint.FAILED], before)
     run.write("failed", before)
     reason = f"the loss is no longer finite at step {position.step} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
     kept = f"the weights before it are in {run_folder.CHECKPOINTS}/{checkpoint.FAILED}, " if run.device.type == "cpu" else ""

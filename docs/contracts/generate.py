@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from uscl.checkpoint import STATE_VERSION
 from usdata import manifest
 from usdata.duplicates.record import RECORD_SCHEMA, RECORD_VERSION
 from usdata.known_layouts import KNOWN_LAYOUTS
@@ -79,8 +80,35 @@ RUN = """\
       trained_on.parquet   the clips that the weights were trained on, to be recognised where their data set is not at hand
       metrics.jsonl        a line of figures at intervals
       log.txt              what was said
-      checkpoints/<name>/  model.safetensors, optimizer.safetensors, state.json
+      tensorboard/         the same figures for TensorBoard, where it is installed: an event file a session
+      checkpoints/<name>/  model.safetensors, optimizer.safetensors, state.json: see below
       export/              backbone.safetensors and its model card: what may be handed on
+
+## checkpoints
+
+| folder | what it is |
+|---|---|
+| `last` | what `--resume` goes on from; written by epochs, by minutes, at the end, and when a signal stops the run |
+| `previous` | the `last` before it, which is gone on from where `last` is damaged |
+| `best` | the best by `checkpoint.best`, a figure of metrics.jsonl |
+| `step-000500` | kept every `checkpoint.keep_every_steps` steps; the newest `checkpoint.keep_last` of them stay |
+| `last-damaged` | a `last` that was found damaged and put aside; nothing reads it |
+
+| file | content |
+|---|---|
+| `model.safetensors` | the method's tensors; those that begin with `backbone.` have torchvision's names after it |
+| `optimizer.safetensors` | the optimizer's tensors, as `<parameter's name>.<entry>`; a parameter without a gradient so far has none |
+| `extra.safetensors` | more tensors, where the run keeps some (an average of the weights: `average.`) |
+| `state.json` | where the run stands, and the sha256 of each file |
+
+`state.json`, version {state_version}: `step`; `epoch` and `batch` of the next step; `seconds`; `config_digest`; `dataset_digest`;
+`optimizer`, its class; `judged`, by which figure and value `best` was chosen; `files`, a sha256 each; `sha256`, of all of this as
+canonical JSON.
+
+A checkpoint is written under a temporary name (`.last.part`), flushed to the disk and renamed, so it is whole or absent; while it is
+written there must be room for three (`last`, `previous`, the new one). Every resume compares all files with their sha256 first. Where
+`last` is damaged it says so, goes on from `previous`, and ends with the same weights; where both are, it stops with one line and changes
+nothing. Where a save fails (the disk is full), the run stops with one line, and `last` is as it was.
 
 ## trained_on.parquet
 
@@ -117,7 +145,7 @@ def data_set_page() -> str:
 
 def run_page() -> str:
     """The page on the run folder."""
-    parts = [RUN.format(version=RECORD_VERSION)]
+    parts = [RUN.format(version=RECORD_VERSION, state_version=STATE_VERSION)]
     for field in RECORD_SCHEMA:
         parts.append(
             f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {field.metadata[b'description'].decode()} |\n"

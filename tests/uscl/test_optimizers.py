@@ -107,7 +107,7 @@ def test_a_resume_changes_no_bit(settings: list[str], tmp_path: Path) -> None:
     pretrain(dataset, out=again, overrides=[*SETTINGS, *settings], resume=True)
     assert_same_run(again, whole)
     if "average.decay=0.9" in settings:
-        last = "checkpoints/last/average.safetensors"
+        last = "checkpoints/last/extra.safetensors"
         assert sha256_file(again / last) == sha256_file(whole / last)
 
 
@@ -133,7 +133,7 @@ def test_the_average_is_what_a_run_hands_out(tmp_path: Path) -> None:
     dataset = write_set(tmp_path / "set")
     run = pretrain(dataset, out=tmp_path / "run", overrides=[*SETTINGS, "average.decay=0.5"]).out
     exported = load_file(run / "export" / "backbone.safetensors")
-    average = load_file(run / "checkpoints" / "last" / "average.safetensors")
+    average = load_file(run / "checkpoints" / "last" / "extra.safetensors")
     model = load_file(run / "checkpoints" / "last" / "model.safetensors")
-    assert torch.equal(exported["conv1.weight"], average["backbone.conv1.weight"])
+    assert torch.equal(exported["conv1.weight"], average["average.backbone.conv1.weight"])
     assert not torch.equal(exported["conv1.weight"], model["backbone.conv1.weight"])

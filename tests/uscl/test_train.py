@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.uscl.tiny_set import write_set
-from uscl import checkpoint, run_folder
+from uscl import checkpoint, run_folder, tensorboard
 from uscl.config import Config, load_config
 from uscl.methods import make_method
 from uscl.models import load_backbone
@@ -86,9 +86,11 @@ def test_what_a_run_leaves_behind(undisturbed: Path, dataset: Path) -> None:
     files = {path.relative_to(undisturbed).as_posix() for path in undisturbed.rglob("*") if path.is_file()}
     saved = {
         f"checkpoints/{name}/{file}"
-        for name in ("last", "step-000005")
+        for name in ("last", "previous", "step-000005")
         for file in ("model.safetensors", "optimizer.safetensors", "state.json")
     }
+    if tensorboard.installed():
+        saved.add("tensorboard/events.out.tfevents.000001")
     records = {"config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt"}
     assert files == saved | records | {"trained_on.parquet", "export/backbone.safetensors", "export/README.md"}
 
@@ -187,7 +189,7 @@ KILLED_BETWEEN_RENAMES = """
 import pathlib
 rename = pathlib.Path.rename
 def kill_before(self, target):
-    if self.name == ".last.part" and (self.parent / ".last.old").exists():
+    if self.name == ".last.part" and (self.parent / "previous").exists():
         os.kill(os.getpid(), signal.SIGKILL)
     return rename(self, target)
 pathlib.Path.rename = kill_before
@@ -287,10 +289,10 @@ def test_a_damaged_checkpoint_is_one_line(dataset: Path, tmp_path: Path) -> None
     pretrain(dataset, out=out, overrides=few)
     weights = out / "checkpoints/last/optimizer.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"checkpoint cannot be used.*--overwrite"):
+    with pytest.raises(UserError, match=r"no checkpoint can be used.*--overwrite"):
         pretrain(dataset, out=out, overrides=few, resume=True)
     (out / "checkpoints/last/state.json").write_text("{}")
-    with pytest.raises(UserError, match=r"checkpoint cannot be used"):
+    with pytest.raises(UserError, match=r"no checkpoint can be used"):
         pretrain(dataset, out=out, overrides=few, resume=True)
 
 
@@ -423,7 +425,6 @@ def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
     (tmp_path / ".last.part").mkdir()
     (tmp_path / ".last.part" / "state.json").write_text("half")
     found = checkpoint.find(tmp_path)
-    assert found == tmp_path / "last"
-    assert checkpoint.read_position(found) == position
+    assert found == checkpoint.Found(tmp_path / "last", position)
     checkpoint.save(tmp_path / "last", method, optimizer, position)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["last", "previous"]
