@@ -27,7 +27,7 @@ from torch import nn
 from usdata.errors import UserError
 from usdata.files import canonical_json, sha256_file, sha256_text, write_json
 
-LAST, PREVIOUS, BEST, DAMAGED = "last", "previous", "best", "last-damaged"
+LAST, PREVIOUS, BEST, FAILED, DAMAGED = "last", "previous", "best", "failed", "last-damaged"
 MODEL, OPTIMIZER, EXTRA, STATE = "model.safetensors", "optimizer.safetensors", "extra.safetensors", "state.json"
 STATE_VERSION = 2
 _NUMBERED = re.compile(r"step-(\d+)")

@@ -100,7 +100,7 @@ def _only_a_run(out: Path) -> None:
     strange = sorted(entry.name for entry in out.iterdir() if entry.name not in _PARTS)
     if strange:
         raise UserError(out, f"holds something that is no part of a run ({strange[0]}), so nothing was deleted", "give another --out")
-    for folder, known in ((CHECKPOINTS, ("last", "previous", "best", "step-")), (EXPORT, ("backbone.safetensors", "README.md"))):
+    for folder, known in ((CHECKPOINTS, ("last", "previous", "best", "failed", "step-")), (EXPORT, ("backbone.safetensors", "README.md"))):
         for entry in sorted((out / folder).iterdir()) if (out / folder).is_dir() else ():
             if not entry.name.lstrip(".").startswith(known):
                 raise UserError(
