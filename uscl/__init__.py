@@ -11,11 +11,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uscl.benchmark import bench as bench
     from uscl.evaluation import evaluate as evaluate
+    from uscl.run_list import runs as runs
     from uscl.train import pretrain as pretrain
 
-_FUNCTIONS = {"bench": ("uscl.benchmark", "bench"), "evaluate": ("uscl.evaluation", "evaluate"), "pretrain": ("uscl.train", "pretrain")}
+_FUNCTIONS = {
+    "bench": ("uscl.benchmark", "bench"),
+    "evaluate": ("uscl.evaluation", "evaluate"),
+    "pretrain": ("uscl.train", "pretrain"),
+    "runs": ("uscl.run_list", "runs"),
+}
 
-__all__ = ["bench", "evaluate", "pretrain"]
+__all__ = ["bench", "evaluate", "pretrain", "runs"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from uscl import run_folder
-from uscl import runs as runs_module
+from uscl import run_list as runs_module
 from uscl.config import Config, config_yaml, load_config
 from uscl.run_list import Row, print_runs, runs
 from usdata.errors import UserError
