@@ -18,7 +18,6 @@ import torch
 from torch import nn
 
 from uscl import checkpoint, run_folder, trained_on
-from uscl.augment import two_views
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
 from uscl.diagnostics import collapse_sentence, gradient_norm, measure
@@ -28,6 +27,8 @@ from uscl.frames import open_store
 from uscl.methods import make_method
 from uscl.models import Backbone, load_backbone
 from uscl.pairs import VideoIndex, batches, check_batches, index_videos
+from uscl.tiers import Placement, place_store
+from uscl.views import two_views
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
 from usdata.duplicates.record import Record
 from usdata.errors import Stopped, UserError
@@ -95,7 +96,8 @@ def pretrain(
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
     classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
-    facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})")
+    placement = place_store(config.store.tier, len(data.frames) * config.store_size**2, device)
+    facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})", placement)
     steps = config.epochs * len(batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups))
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
     for fact in facts:
@@ -105,7 +107,8 @@ def pretrain(
 
     with stop_signals("run the same command again with --resume") as stop, TemporaryDirectory(prefix="uscl-") as place:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
-        store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
+        folder = Path(config.store.folder) if config.store.folder else None
+        store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
         method, backbone = make_method(config, classes)
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
@@ -136,7 +139,7 @@ def pretrain(
             "uscl": run_folder.uscl_version(),
         }
         run = _Run(out, config, index, device, precision, method, backbone, optimizer, about, stop)
-        feed = Feed(store, index, config, device)
+        feed = Feed(store, index, config, device, placement)
         position = _train(run, feed, position, steps)
 
         metrics = (run_folder.read_metrics(out) or [{}])[-1]
@@ -190,7 +193,12 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             view_a, view_b = two_views(
-                batch.frames, batch.coefficients, batch.augmentations, order=config.pairs.order, size=config.image_size
+                batch.frames,
+                batch.coefficients,
+                batch.augmentations,
+                order=config.pairs.order,
+                size=config.image_size,
+                path=config.augment.path,
             )
             with torch.autocast(run.device.type, torch.bfloat16, enabled=run.precision == "bfloat16"):
                 outcome = method(view_a, view_b, batch.labels, same_group=batch.same_group)
@@ -325,7 +333,7 @@ def _precision(config: Config, device: torch.device) -> tuple[str, str]:
     return ("bfloat16", "auto on a GPU") if device.type == "cuda" else ("float32", "auto on the CPU")
 
 
-def _facts(config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str) -> list[str]:
+def _facts(config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str, placement: Placement) -> list[str]:
     """What a person wants to know before hours of training."""
     first = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
     labelled = int((index.labels >= 0).sum())
@@ -339,7 +347,8 @@ def _facts(config: Config, data: DataSet, index: VideoIndex, classes: int, devic
         f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
         f"batch: {largest} videos x 2 views = {2 * largest} views of {config.image_size}x{config.image_size}; "
         f"{len(first)} steps an epoch x {config.epochs} epochs = {len(first) * config.epochs} steps",
-        f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB; a collapsed network's contrastive loss is "
+        f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB, tier {placement.tier} ({placement.why}); "
+        f"a collapsed network's contrastive loss is "
         f"{math.log(2 * largest - 1):.3f}",
     ]
 
