@@ -36,40 +36,45 @@ def two_views_fast(
     pictures = frames.numpy()
     rows = parameters.values.numpy().T.tolist()
     shares = coefficients.tolist()
-    mix_first = order == "mix-then-augment"
-    out = torch.empty((2 if mix_first else 3) * videos, 1, size, size)
-    views = out[:, 0].numpy()
+    view_a, view_b = torch.empty(2, videos, 1, size, size)
+    views = view_a[:, 0].numpy(), view_b[:, 0].numpy()
 
-    def make(samples: range) -> None:
-        mixed = np.empty(pictures.shape[-1] ** 2, dtype=np.float32)
-        buffers = np.empty((2, size, size), dtype=np.float32)
-        for sample in samples:
-            view, video = divmod(sample, videos)
-            if mix_first:
-                _augment(pictures[video, 2 * view], pictures[video, 1], shares[video][view], rows[sample], mixed, buffers, views[sample])
-            else:
-                _augment(pictures[video, view], pictures[video, view], 1.0, rows[sample], mixed, buffers, views[sample])
+    def mix_then_augment(some: range) -> None:
+        buffers = _Buffers(pictures.shape[-1], size)
+        for video in some:
+            x1, anchor, x3 = pictures[video]
+            _augment(x1, anchor, shares[video][0], rows[video], buffers, views[0][video])
+            _augment(x3, anchor, shares[video][1], rows[videos + video], buffers, views[1][video])
 
-    _in_threads(make, len(out))
-    if mix_first:
-        view_a, view_b = out.chunk(2)
-        return view_a, view_b
-    first, middle, third = out.chunk(3)
-    share = coefficients.float().T[:, :, None, None, None]
-    return share[0] * first + (1 - share[0]) * middle, share[1] * third + (1 - share[1]) * middle
+    def augment_then_mix(some: range) -> None:
+        buffers, augmented = _Buffers(pictures.shape[-1], size), np.empty((3, size, size), dtype=np.float32)
+        for video in some:
+            for place, picture in enumerate(pictures[video]):
+                _augment(picture, picture, 1.0, rows[place * videos + video], buffers, augmented[place])
+            for view, outer, share in zip(views, augmented[::2], shares[video], strict=True):
+                cv2.addWeighted(outer, share, augmented[1], 1 - share, 0, dst=view[video])
+
+    _in_threads(mix_then_augment if order == "mix-then-augment" else augment_then_mix, videos)
+    return view_a, view_b
 
 
-def _augment(
-    outer: np.ndarray, anchor: np.ndarray, share: float, row: list[float], mixed: np.ndarray, buffers: np.ndarray, out: np.ndarray
-) -> None:
-    """One view (P, P) of two frames (S, S) uint8, into `out`; the buffers are only there to be used again."""
+class _Buffers:
+    """Memory that one thread uses again for every view: a crop of a stored frame, and two views."""
+
+    def __init__(self, stored: int, size: int) -> None:
+        self.crop = np.empty(stored * stored, dtype=np.float32)
+        self.views = np.empty((2, size, size), dtype=np.float32)
+
+
+def _augment(outer: np.ndarray, anchor: np.ndarray, share: float, row: list[float], buffers: _Buffers, out: np.ndarray) -> None:
+    """One view (P, P) of two frames (S, S) uint8, into `out`."""
     top, left, height, width = int(row[_TOP]), int(row[_LEFT]), int(row[_HEIGHT]), int(row[_WIDTH])
     crop = (slice(top, top + height), slice(left, left + width))
     brightness, contrast = row[_BRIGHTNESS], row[_CONTRAST]
     size = len(out)
-    levels = mixed[: height * width].reshape(height, width)
+    levels = buffers.crop[: height * width].reshape(height, width)
     cv2.addWeighted(outer[crop], share * brightness / 255, anchor[crop], (1 - share) * brightness / 255, 0, dst=levels, dtype=cv2.CV_32F)
-    view, spare = buffers
+    view, spare = buffers.views
     cv2.resize(levels, (size, size), dst=view, interpolation=cv2.INTER_LINEAR)
     if row[_FLIP_X] or row[_FLIP_Y]:
         cv2.flip(view, 1 if not row[_FLIP_Y] else -1 if row[_FLIP_X] else 0, dst=spare)
@@ -94,13 +99,13 @@ def _augment(
     out[...] = spare
 
 
-def _in_threads(make: Callable[[range], None], samples: int) -> None:
-    """Make all samples, in as many threads as torch computes with; OpenCV and numpy leave Python's lock while they work."""
-    threads = min(torch.get_num_threads(), samples)
+def _in_threads(make: Callable[[range], None], videos: int) -> None:
+    """Make the views of all videos, in as many threads as torch computes with; OpenCV and numpy leave Python's lock while they work."""
+    threads = min(torch.get_num_threads(), videos)
     if threads == 1:
-        make(range(samples))
+        make(range(videos))
         return
-    bounds = np.linspace(0, samples, threads + 1).astype(int).tolist()
+    bounds = np.linspace(0, videos, threads + 1).astype(int).tolist()
     list(_pool(threads).map(make, (range(*pair) for pair in itertools.pairwise(bounds))))
 
 
