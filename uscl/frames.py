@@ -245,11 +245,19 @@ def _build(path: Path, dataset: DataSet, size: int, threads: int) -> None:
 
 def _decoded_blocks(dataset: DataSet, size: int, threads: int) -> Iterator[np.ndarray]:
     paths = [_image_path(dataset, name) for name in dataset.frames["path"]]
+
+    def decode(path: Path) -> np.ndarray:
+        return resize(read_gray(path), size)
+
     with ThreadPoolExecutor(threads) as pool, progress(f"decoding frames to {size}x{size}", len(paths), "frames") as advance:
-        for start in range(0, len(paths), FRAMES_PER_BLOCK):
-            block = paths[start : start + FRAMES_PER_BLOCK]
-            yield np.stack(list(pool.map(lambda path: resize(read_gray(path), size), block)))
-            advance(len(block))
+        blocks = (paths[start : start + FRAMES_PER_BLOCK] for start in range(0, len(paths), FRAMES_PER_BLOCK))
+        following: Iterator[np.ndarray] | None = pool.map(decode, next(blocks))
+        while following is not None:
+            # The next block is decoded while this one is hashed and written.
+            frames, block = following, next(blocks, None)
+            following = pool.map(decode, block) if block is not None else None
+            yield (decoded := np.stack(list(frames)))
+            advance(len(decoded))
 
 
 def _image_path(dataset: DataSet, name: str) -> Path:
