@@ -3,7 +3,8 @@
 In come stored frames (uint8) and mixing coefficients; out come the two normalised views (videos, 1, size, size). The operations are
 torchvision's: random resized crop, flips, brightness and contrast in random order, Gaussian blur. Hue and saturation jitter, which USCL
 also asks for, are identities on gray frames and are left out. Gray levels stay floating-point from the store to the network, where the
-published code rounds to whole ones after each operation.
+published code rounds to whole ones after each operation. This module is the plain path: it runs on every device, and the faster paths
+(augment_fast.py on the CPU, augment_triton.py on a GPU) are held to it; views.py chooses.
 
 Shapes: N samples, S stored size, P size of a view.
 """
@@ -69,21 +70,43 @@ class Augmentations:
 
 
 def draw_augmentations(
-    settings: config.Augment, *, seed: int, epoch: int, videos: np.ndarray, views: int, store_size: int
+    settings: config.Augment,
+    *,
+    seed: int,
+    epoch: int,
+    videos: np.ndarray,
+    views: int,
+    store_size: int,
+    boxes: np.ndarray | None = None,
 ) -> Augmentations:
     """The parameters for `views` views of each video, view after view: sample v * len(videos) + i is view v of `videos[i]`.
 
     The crop is torchvision's: area and logarithm of the aspect ratio evenly drawn until the crop fits, ten times at most; then the largest
     crop whose ratio is allowed (the whole frame where 1 is). What a sample gets depends on (seed, epoch, its video, its view) alone.
+
+    Inside a box everything is drawn as if the frame had been cut to the box and then stretched to a square: areas are shares of the box's
+    area, and ratios are relative to the box's own.
+
+    Args:
+        settings: Ranges and probabilities.
+        seed: The run's.
+        epoch: 0-based.
+        videos: (N,) video numbers.
+        views: Views a video.
+        store_size: S.
+        boxes: (N, 4) top, left, height and width, in whole stored pixels, of what each video's crops stay inside; None = the whole picture.
     """
+    if boxes is None:
+        boxes = np.tile([0, 0, store_size, store_size], (len(videos), 1))
+    box_top, box_left, box_height, box_width = np.tile(boxes, (views, 1)).T
     u = np.concatenate([uniform(seed, stream=Stream.AUGMENT, epoch=epoch, item=videos, view=view, draws=_DRAWS) for view in range(views)])
-    height, width = _crop_sizes(u[:, _CROP_DRAWS_FROM:], settings, store_size)
+    height, width = _crop_sizes(u[:, _CROP_DRAWS_FROM:], settings, box_height, box_width)
     low, high = settings.blur_sigma
     blur_sigma = np.where(u[:, 5] < settings.blur, low + (high - low) * u[:, 6], 0)
     vertical_flip = u[:, 1] < settings.vertical_flip
     drawn = {
-        "top": np.floor(u[:, 7] * (store_size - height + 1)),
-        "left": np.floor(u[:, 8] * (store_size - width + 1)),
+        "top": box_top + np.floor(u[:, 7] * (box_height - height + 1)),
+        "left": box_left + np.floor(u[:, 8] * (box_width - width + 1)),
         "height": height,
         "width": width,
         "horizontal_flip": u[:, 0] < settings.horizontal_flip,
@@ -94,19 +117,22 @@ def draw_augmentations(
         "blur_sigma": blur_sigma,
     }
     values = np.stack([drawn[name].astype(np.float32) for name in PARAMETERS])
-    return Augmentations(torch.from_numpy(values), bool(vertical_flip.any()), int(np.ceil(3 * blur_sigma.max(initial=0))))
+    return Augmentations(
+        torch.from_numpy(values), bool(vertical_flip.any()), int(np.ceil(3 * blur_sigma.astype(np.float32).max(initial=0)))
+    )
 
 
-def _crop_sizes(u: np.ndarray, settings: config.Augment, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Heights and widths (N,) of random resized crops, from (N, 2 * CROP_ATTEMPTS) uniform numbers."""
-    areas = size * size * (settings.scale[0] + (settings.scale[1] - settings.scale[0]) * u[:, 0::2])
+def _crop_sizes(u: np.ndarray, settings: config.Augment, box_heights: np.ndarray, box_widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Heights and widths (N,) of random resized crops in boxes (N,) by (N,), from (N, 2 * CROP_ATTEMPTS) uniform numbers."""
+    shares = settings.scale[0] + (settings.scale[1] - settings.scale[0]) * u[:, 0::2]
     low, high = np.log(settings.ratio[0]), np.log(settings.ratio[1])
     ratios = np.exp(low + (high - low) * u[:, 1::2])
-    widths, heights = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
-    fits = (widths > 0) & (widths <= size) & (heights > 0) & (heights <= size)
+    tall, wide = box_heights[:, None], box_widths[:, None]
+    widths, heights = np.rint(np.sqrt(wide * wide * shares * ratios)), np.rint(np.sqrt(tall * tall * shares / ratios))
+    fits = (widths > 0) & (widths <= wide) & (heights > 0) & (heights <= tall)
     first = fits.argmax(axis=1)[:, None]
-    largest_width = size if settings.ratio[1] >= 1 else max(1, round(size * settings.ratio[1]))
-    largest_height = size if settings.ratio[0] <= 1 else max(1, round(size / settings.ratio[0]))
+    largest_width = box_widths if settings.ratio[1] >= 1 else np.maximum(1, np.rint(box_widths * settings.ratio[1]))
+    largest_height = box_heights if settings.ratio[0] <= 1 else np.maximum(1, np.rint(box_heights / settings.ratio[0]))
     none = ~fits.any(axis=1)
     height = np.where(none, largest_height, np.take_along_axis(heights, first, axis=1)[:, 0])
     width = np.where(none, largest_width, np.take_along_axis(widths, first, axis=1)[:, 0])
@@ -133,7 +159,7 @@ def augment(frames: torch.Tensor, parameters: Augmentations, size: int) -> torch
         views = torch.where(parameters.each("vertical_flip") > 0, views.flip(2), views)
     views = _jittered(views, parameters)
     if parameters.blur_radius:
-        views = _blurred(views, parameters["blur_sigma"], parameters.blur_radius)
+        views = blurred(views, parameters["blur_sigma"], parameters.blur_radius)
     return (views - PIXEL_MEAN) / PIXEL_STD
 
 
@@ -193,12 +219,20 @@ def _contrasted(views: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
     return (views * factor + mean * (1 - factor)).clamp(0, 1)
 
 
-def _blurred(views: torch.Tensor, sigma: torch.Tensor, radius: int) -> torch.Tensor:
-    """A separable Gaussian blur, edges mirrored, kernel cut at `radius` pixels."""
+def blurred(views: torch.Tensor, sigma: torch.Tensor, radius: int) -> torch.Tensor:
+    """A separable Gaussian blur, edges mirrored, each sample's kernel cut at three standard deviations, rounded up.
+
+    Args:
+        views: (N, 1, P, P).
+        sigma: (N,) standard deviations in pixels, 0 = none.
+        radius: Pixels that the widest blur reaches.
+    """
     size = views.shape[-1]
     radius = min(radius, size - 1)
     offsets = torch.arange(-radius, radius + 1, device=views.device)
     kernel = torch.exp(-((offsets / sigma.clamp(min=1e-3)[:, None]) ** 2) / 2)
+    # Cut by the sample and not by the batch, so that a view does not depend on what it is drawn beside.
+    kernel = torch.where(offsets.abs() <= torch.ceil(3 * sigma)[:, None], kernel, 0)
     kernel = kernel / kernel.sum(1, keepdim=True)
     place = (torch.arange(size, device=views.device)[:, None] + offsets).abs()
     place = torch.where(place > size - 1, 2 * (size - 1) - place, place)

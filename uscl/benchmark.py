@@ -20,14 +20,17 @@ import torch
 from torch import nn
 
 from uscl import run_folder
-from uscl.augment import draw_augmentations, two_views
+from uscl.augment import draw_augmentations
 from uscl.config import Config, load_config
 from uscl.feed import Batch, Feed
 from uscl.frames import FrameStore, open_store
 from uscl.methods import make_method
+from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex, index_videos
+from uscl.step import Step, wants_graphs
 from uscl.train import run_device, run_precision
 from uscl.utilisation import capacity
+from uscl.views import two_views
 from usdata.console import progress, safe_text
 from usdata.errors import UserError
 from usdata.manifest import open_dataset
@@ -162,9 +165,11 @@ class _Step:
 
     def __init__(self, config: Config, feed: Feed, method: nn.Module, precision: str) -> None:
         self.config, self.feed, self.method, self.precision = config, feed, method.train(), precision
-        if precision == "bfloat16":
+        if config.channels_last if config.channels_last is not None else precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.Adam(method.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
+        graphs = wants_graphs(config, feed.device)
+        self.optimizer = make_optimizer(config, method, capturable=graphs)
+        self._step = Step(config, method, self.optimizer, feed.device, precision, graphs=graphs)
 
     def timed(self, epoch: int) -> tuple[dict[str, float], int]:
         """Seconds of each stage of an epoch's first step, and the videos in its batch."""
@@ -180,10 +185,13 @@ class _Step:
             return value
 
         drawn, parameters = stage("draws", lambda: (feed.drawer(config.seed, epoch, videos), self._augmentations(epoch, videos)))
-        frames = stage("store read", lambda: self._frames(drawn.frame_rows))
+        frames = stage("store read", lambda: feed.read(drawn.frame_rows))
         coefficients = torch.from_numpy(drawn.coefficients.astype(np.float32)).to(feed.device)
         labels = torch.from_numpy(feed.index.labels[videos]).to(feed.device)
-        views = stage("augment", lambda: two_views(frames, coefficients, parameters, order=config.pairs.order, size=config.image_size))
+        views = stage(
+            "augment",
+            lambda: two_views(frames, coefficients, parameters, order=config.pairs.order, size=config.image_size, path=config.augment.path),
+        )
         loss = stage("forward", lambda: self._loss(*views, labels))
         self.optimizer.zero_grad(set_to_none=True)
         stage("backward", loss.backward)
@@ -192,13 +200,8 @@ class _Step:
         return seconds, len(videos)
 
     def whole(self, batch: Batch) -> None:
-        """The same step of a batch, without waiting for the device."""
-        order, size = self.config.pairs.order, self.config.image_size
-        views = two_views(batch.frames, batch.coefficients, batch.augmentations, order=order, size=size)
-        loss = self._loss(*views, batch.labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        """The same step of a batch as a run takes it, without waiting for the device."""
+        self._step(batch, self.config.learning_rate)
 
     def settle(self) -> None:
         """Wait until the device has done everything."""
@@ -211,11 +214,6 @@ class _Step:
         size = self.feed.store.size
         drawn = draw_augmentations(config.augment, seed=config.seed, epoch=epoch, videos=videos, views=views, store_size=size)
         return drawn.to(self.feed.device)
-
-    def _frames(self, rows: np.ndarray) -> torch.Tensor:
-        if self.feed.on_device is not None:
-            return self.feed.on_device[torch.from_numpy(rows).to(self.feed.device)]
-        return torch.from_numpy(self.feed.store.pixels[rows]).to(self.feed.device)
 
     def _loss(self, view_a: torch.Tensor, view_b: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.feed.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
@@ -284,4 +282,6 @@ def _made_up(config: Config, folder: Path) -> tuple[VideoIndex, FrameStore]:
         times_s=place / 10.0,
         frame_indices=place,
     )
-    return index, FrameStore(pixels=np.asarray(np.load(path, mmap_mode="r")), size=size, path=path, sha256="")
+    mapped = np.load(path, mmap_mode="r")
+    boxes = np.full((frames, 4), np.nan)
+    return index, FrameStore(pixels=np.asarray(mapped), size=size, path=path, offset=mapped.offset, sha256="", boxes=boxes)

@@ -98,6 +98,14 @@ class Augment(Section):
     blur_sigma: tuple[float, float] = (0.1, 2.0)
     """Standard deviation of that blur in pixels of the view, smallest and largest."""
 
+    crop_to: Literal["picture", "field_of_view"] = "picture"
+    """What crops are drawn from: the whole stored picture, or the box of the video's field of view (the union over its frames; the whole
+    picture where none is known). Scale and ratio are then of the box, as if the picture had been cut to it and stretched to a square."""
+
+    path: Literal["auto", "plain", "fast"] = "auto"
+    """How views are computed: `plain` by torch alone, which says what is right; `fast` by OpenCV on the CPU and Triton on a GPU, equal to
+    it within 1e-3 of a normalised gray level; `auto`: fast where that runs."""
+
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
         bounds = (("scale", self.scale, 0.01, 1.0), ("ratio", self.ratio, 0.1, 10.0), ("blur_sigma", self.blur_sigma, 0.01, 10.0))
@@ -115,6 +123,15 @@ class Store(Section):
 
     folder: str | None = None
     """Where stores lie; null = `.cache` in the data set, or the user's cache folder where that cannot be written."""
+
+    tier: Literal["auto", "disk", "ram", "gpu"] = "auto"
+    """Where frames lie in training; `auto`: on the GPU, else in memory, where they fit beside the rest, else on disk."""
+
+    lookahead: int | None = Field(default=None, ge=0, le=8)
+    """Threads that prepare the next batches; null = 1 on a GPU or with frames on disk, else 0."""
+
+    verify: Literal["auto", "whole", "never"] = "auto"
+    """How an existing store is checked by its hashes: `auto`: some blocks, and all where the file was touched since; `whole`; `never`."""
 
 
 class Optimizer(Section):

@@ -1,13 +1,15 @@
 """The feed of a training run: batches of stored frames with everything that was drawn for them, on the device.
 
 In come a store, an index and a configuration; out come `Batch` values in the order of epochs and batches. Any batch can be made without the
-ones before it, so a run can go on from wherever it stopped. On a GPU the next batch is prepared by one thread while this one trains.
+ones before it, so a run can go on from wherever it stopped, and threads may prepare the next ones while this one trains: what a batch
+holds depends neither on them nor on where the store lies.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +17,12 @@ import torch
 
 from uscl.augment import Augmentations, draw_augmentations
 from uscl.config import Config
+from uscl.field_of_view import video_boxes
 from uscl.frames import FrameStore
 from uscl.pairs import PairDrawer, VideoIndex, batches
+from uscl.tiers import Placement, RowsAhead, place_store, read_into_memory
 
-# Of the GPU's free memory, how much the frames may take; the rest is for the network.
-_STORE_SHARE_OF_GPU = 0.4
+_COPIED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -57,19 +60,39 @@ class Feed:
         index: The videos.
         config: The run's configuration.
         device: Where batches go.
+        placement: Where the store is to lie; None = chosen here.
+
+    Attributes:
+        lookahead: Threads that prepare the next batches.
+
+    Raises:
+        UserError: The configured tier is impossible here.
     """
 
-    def __init__(self, store: FrameStore, index: VideoIndex, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, store: FrameStore, index: VideoIndex, config: Config, device: torch.device, placement: Placement | None = None
+    ) -> None:
         self.store = store
         self.index = index
         self.config = config
         self.device = device
         self.drawer = PairDrawer(index, config.pairs)
+        self.boxes = video_boxes(store.boxes, index, store.size) if config.augment.crop_to == "field_of_view" else None
+        self.placement = placement or place_store(config.store.tier, store.pixels.nbytes, device)
         self.on_device: torch.Tensor | None = None
-        if device.type == "cuda" and store.pixels.nbytes < _STORE_SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]:
+        self.rows_ahead: RowsAhead | None = None
+        if self.placement.tier == "gpu":
             self.on_device = torch.empty(store.pixels.shape, dtype=torch.uint8, device=device)
-            for start in range(0, len(store.pixels), 4096):
-                self.on_device[start : start + 4096] = torch.from_numpy(np.array(store.pixels[start : start + 4096]))
+            for start in range(0, len(store.pixels), _COPIED_AT_ONCE):
+                self.on_device[start : start + _COPIED_AT_ONCE] = torch.from_numpy(np.array(store.pixels[start : start + _COPIED_AT_ONCE]))
+        elif self.placement.tier == "ram":
+            read_into_memory(store.pixels)
+        else:
+            self.rows_ahead = RowsAhead(store.path, store.offset, store.size**2)
+        self.lookahead = config.store.lookahead
+        if self.lookahead is None:
+            # On the CPU the network uses every core: preparing ahead would only take turns with it, unless there is a disk to wait for.
+            self.lookahead = 1 if device.type != "cpu" or self.placement.tier == "disk" else 0
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """The video numbers of each batch of an epoch."""
@@ -77,25 +100,30 @@ class Feed:
 
     def __call__(self, epoch: int, number: int) -> Iterator[Batch]:
         """All batches from this position to the end of the run."""
-        if self.device.type == "cpu":
-            # The network uses every core, so that preparing ahead would only take turns with it.
+        if not self.lookahead:
             for place in self._positions(epoch, number):
                 yield self.make(*place)
             return
-        with ThreadPoolExecutor(1) as pool:
-            ahead = None
-            for place in self._positions(epoch, number):
-                following = pool.submit(self.make, *place)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = following
-            if ahead is not None:
-                yield ahead.result()
+        ahead: deque[Future[Batch]] = deque()
+        with ThreadPoolExecutor(self.lookahead, thread_name_prefix="feed") as pool:
+            try:
+                for place in self._positions(epoch, number):
+                    ahead.append(pool.submit(self.make, *place))
+                    # One batch more than there are threads, so that each finds work when it ends and memory stays bounded.
+                    if len(ahead) > self.lookahead:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                for future in ahead:
+                    future.cancel()
 
     def make(self, epoch: int, number: int, of: int, videos: np.ndarray) -> Batch:
         """One batch: a pure function of the configuration and its arguments."""
         config = self.config
         drawn = self.drawer(config.seed, epoch, videos)
+        if self.rows_ahead is not None:
+            self.rows_ahead(drawn.frame_rows)
         augmentations = draw_augmentations(
             config.augment,
             seed=config.seed,
@@ -103,6 +131,7 @@ class Feed:
             videos=videos,
             views=2 if config.pairs.order == "mix-then-augment" else 3,
             store_size=self.store.size,
+            boxes=None if self.boxes is None else self.boxes[videos],
         )
         groups = torch.from_numpy(self.index.groups[videos])
         same_group = groups[:, None] == groups if config.pairs.exclude_same_group else None
@@ -111,7 +140,7 @@ class Feed:
             number=number,
             of=of,
             videos=videos,
-            frames=self._frames(drawn.frame_rows),
+            frames=self.read(drawn.frame_rows),
             coefficients=self._move(torch.from_numpy(drawn.coefficients.astype(np.float32))),
             augmentations=augmentations.to(self.device),
             labels=self._move(torch.from_numpy(self.index.labels[videos])),
@@ -124,7 +153,8 @@ class Feed:
             for place in range(number if each == epoch else 0, len(videos)):
                 yield each, place, len(videos), videos[place]
 
-    def _frames(self, rows: np.ndarray) -> torch.Tensor:
+    def read(self, rows: np.ndarray) -> torch.Tensor:
+        """Stored frames of these rows, (..., S, S) uint8 on the device."""
         if self.on_device is not None:
             return self.on_device[torch.from_numpy(rows).to(self.device)]
         return self._move(torch.from_numpy(self.store.pixels[rows]))

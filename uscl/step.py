@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from uscl.augment import Augmentations, two_views
+from uscl.augment import Augmentations
 from uscl.average import Average
 from uscl.config import Config
 from uscl.feed import Batch
 from uscl.optimizers import set_learning_rate
+from uscl.views import two_views
 
 GRAPH_UP_TO = 64  # videos in a batch: beyond, a GPU has work enough to hide its launches
 EAGER_BEFORE_GRAPH = 3  # steps: lazily made handles and workspaces must be there before anything is recorded
@@ -80,7 +81,14 @@ class Step:
 
     def _outcome(self, batch: Batch) -> dict[str, Any]:
         config = self._config
-        views = two_views(batch.frames, batch.coefficients, batch.augmentations, order=config.pairs.order, size=config.image_size)
+        views = two_views(
+            batch.frames,
+            batch.coefficients,
+            batch.augmentations,
+            order=config.pairs.order,
+            size=config.image_size,
+            path=config.augment.path,
+        )
         # A graph must not read casts of weights that were kept from before it was recorded.
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16, cache_enabled=not self._use_graphs):
             outcome: dict[str, Any] = self._network(*views, batch.labels, same_group=batch.same_group)

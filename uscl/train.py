@@ -34,6 +34,7 @@ from uscl.saving import Saver
 from uscl.schedule import learning_rate
 from uscl.step import Step, wants_graphs
 from uscl.tensorboard import Scalars, open_scalars
+from uscl.tiers import Placement, place_store
 from uscl.utilisation import Capacity, capacity
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress, say
 from usdata.duplicates.record import Record
@@ -99,7 +100,8 @@ def pretrain(
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
     classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
-    facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})")
+    placement = place_store(config.store.tier, len(data.frames) * config.store_size**2, device)
+    facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})", placement)
     probed = choose_frames(index, config.probe, config.seed)
     facts += [probed.describe()] if probed else []
     steps = config.epochs * len(batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups))
@@ -111,7 +113,8 @@ def pretrain(
 
     with stop_signals("run the same command again with --resume") as stop, TemporaryDirectory(prefix="uscl-") as place:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
-        store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
+        folder = Path(config.store.folder) if config.store.folder else None
+        store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
         method, backbone = make_method(config, classes)
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
@@ -158,7 +161,7 @@ def pretrain(
         }
         scalars = open_scalars(out, config.tensorboard, position.step)
         run = _Run(out, config, index, device, precision, method, backbone, optimizer, average, about, stop, probed, saver, scalars)
-        feed = Feed(store, index, config, device)
+        feed = Feed(store, index, config, device, placement)
         position = _train(run, feed, position, steps)
 
         history = run_folder.read_metrics(out)
@@ -280,7 +283,7 @@ def _probe(run: _Run, feed: Feed, frames: ProbeFrames) -> dict[str, float]:
     return probe(
         run.backbone,
         frames,
-        lambda rows: torch.from_numpy(feed.store.pixels[rows]),
+        feed.read,
         run.config.probe,
         image_size=run.config.image_size,
         device=run.device,
@@ -368,7 +371,7 @@ def run_precision(config: Config, device: torch.device) -> tuple[str, str]:
     return ("bfloat16", "auto on a GPU") if device.type == "cuda" else ("float32", "auto on the CPU")
 
 
-def _facts(config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str) -> list[str]:
+def _facts(config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str, placement: Placement) -> list[str]:
     """What a person wants to know before hours of training."""
     first = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
     labelled = int((index.labels >= 0).sum())
@@ -382,7 +385,8 @@ def _facts(config: Config, data: DataSet, index: VideoIndex, classes: int, devic
         f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
         f"batch: {largest} videos x 2 views = {2 * largest} views of {config.image_size}x{config.image_size}; "
         f"{len(first)} steps an epoch x {config.epochs} epochs = {len(first) * config.epochs} steps",
-        f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB; a collapsed network's contrastive loss is "
+        f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB, tier {placement.tier} ({placement.why}); "
+        f"a collapsed network's contrastive loss is "
         f"{math.log(2 * largest - 1):.3f}",
     ]
 

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 
 from uscl import config
-from uscl.augment import Augmentations, augment, draw_augmentations, two_views
+from uscl.augment import PARAMETERS, Augmentations, augment, draw_augmentations, two_views
 from uscl.torchvision_compat import torchvision
 
 tvf = torchvision.transforms.v2.functional
@@ -37,7 +37,7 @@ def reference(frame: torch.Tensor, parameters: Augmentations, sample: int, size:
     for operation, factor in reversed(jitter) if parameters["contrast_first"][sample] else jitter:
         view = operation(view, factor)
     if value["blur_sigma"]:
-        width = 2 * parameters.blur_radius + 1
+        width = 2 * math.ceil(3 * value["blur_sigma"]) + 1
         view = tvf.gaussian_blur(view, [width, width], [value["blur_sigma"]] * 2)
     return tvf.normalize(view, [0.5], [0.25])
 
@@ -89,6 +89,73 @@ def test_crops_have_torchvisions_distribution() -> None:
     ours = np.stack([parameters[name].numpy() for name in ("top", "left", "height", "width")], axis=1)
     for column in range(4):
         assert stats.ks_2samp(theirs[:, column], ours[:, column]).pvalue > 1e-3
+
+
+def test_every_parameter_has_its_stated_distribution() -> None:
+    """Crops that always fit have a closed form: share of the area even, logarithm of the ratio even, place even among those that fit."""
+    count, size = 20_000, 2048
+    asked = {"scale": (0.2, 0.5), "ratio": (0.7, 1.4), "vertical_flip": 0.3, "horizontal_flip": 0.8, "blur": 0.6, "blur_sigma": (0.5, 2.5)}
+    parameters = drawn(count, size=size, seed=3, brightness=0.4, contrast=0.9, **asked)
+    value = {name: parameters[name].double().numpy() for name in PARAMETERS}
+    even = {
+        "share": (value["height"] * value["width"] / size**2 - 0.2) / 0.3,
+        "ratio": np.log(value["width"] / value["height"] / 0.7) / math.log(2),
+        "top": value["top"] / (size - value["height"]),
+        "left": value["left"] / (size - value["width"]),
+        "brightness": (value["brightness"] - 0.6) / 0.8,
+        "contrast": (value["contrast"] - 0.1) / 1.8,
+        "blur": (value["blur_sigma"][value["blur_sigma"] > 0] - 0.5) / 2,
+    }
+    for name, numbers in even.items():
+        assert stats.kstest(numbers, "uniform").pvalue > 1e-3, name
+    for numbers, chance in (
+        (value["horizontal_flip"], 0.8),
+        (value["vertical_flip"], 0.3),
+        (value["contrast_first"], 0.5),
+        (value["blur_sigma"] > 0, 0.6),
+    ):
+        assert stats.binomtest(int(numbers.sum()), count, chance).pvalue > 1e-3
+    # Each parameter by itself: no pair of them is correlated.
+    columns = np.stack(
+        [*(numbers for numbers in even.values() if len(numbers) == count), value["horizontal_flip"], value["contrast_first"]]
+    )
+    correlations = np.corrcoef(columns) - np.eye(len(columns))
+    assert np.abs(correlations).max() < 5 / math.sqrt(count)
+
+
+def test_crops_stay_inside_their_boxes_as_if_the_frame_were_cut_to_them() -> None:
+    settings, videos = config.Augment(), np.arange(500)
+    square = draw_augmentations(settings, seed=2, epoch=1, videos=videos, views=2, store_size=48)
+    inside = np.tile([10, 7, 48, 48], (500, 1))
+    moved = draw_augmentations(settings, seed=2, epoch=1, videos=videos, views=2, store_size=64, boxes=inside)
+    shift = torch.zeros(len(PARAMETERS), 1)
+    shift[PARAMETERS.index("top")], shift[PARAMETERS.index("left")] = 10, 7
+    assert torch.equal(moved.values, square.values + shift)
+
+    tall = np.tile([0, 400, 1000, 200], (5000, 1))
+    tall[1::2] = [24, 100, 500, 900]
+    parameters = draw_augmentations(settings, seed=0, epoch=0, videos=np.arange(5000), views=2, store_size=1024, boxes=tall)
+    top, left, height, width = (parameters[name].numpy() for name in ("top", "left", "height", "width"))
+    box_top, box_left, box_height, box_width = np.tile(tall, (2, 1)).T
+    assert ((top >= box_top) & (top + height <= box_top + box_height)).all()
+    assert ((left >= box_left) & (left + width <= box_left + box_width)).all()
+    share, ratio = height * width / (box_height * box_width), (width / box_width) / (height / box_height)
+    assert share.min() > 0.79
+    assert (ratio.min(), ratio.max()) == pytest.approx((0.8, 1.25), abs=0.02)
+    # The same crops as of a whole picture, stretched: their shares of the box agree with those of a square's.
+    whole = draw_augmentations(settings, seed=0, epoch=0, videos=np.arange(5000), views=2, store_size=1024)
+    same_height = np.abs(height / box_height - whole["height"].numpy() / 1024) < 0.006
+    same_width = np.abs(width / box_width - whole["width"].numpy() / 1024) < 0.006
+    # Rounded to whole pixels, a crop may just fit the one and not the other.
+    assert (same_height & same_width).mean() > 0.97
+
+
+def test_a_blurred_view_does_not_depend_on_the_batch_it_stands_in() -> None:
+    frames, parameters = pictures(16, 40), drawn(16, size=40, blur=0.8)
+    together = augment(frames, parameters, 40)
+    for sample in range(16):
+        alone = Augmentations(parameters.values[:, [sample]], parameters.any_vertical_flip, math.ceil(3 * parameters["blur_sigma"][sample]))
+        assert torch.allclose(augment(frames[[sample]], alone, 40)[0], together[sample], atol=2e-6)
 
 
 @pytest.mark.parametrize(("ratio", "expected"), [((0.8, 1.25), (64, 64)), ((2.0, 3.0), (32, 64)), ((0.25, 0.5), (64, 32))])
