@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from uscl.distributed import first_only
 from usdata.errors import UserError
 from usdata.files import write_json
 
@@ -46,8 +47,12 @@ class Position:
     dataset_digest: str
 
 
+@first_only
 def save(folder: Path, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position) -> None:
-    """Write a checkpoint folder at once or not at all; one that stood there before stays until the new one is whole."""
+    """Write a checkpoint folder at once or not at all; one that stood there before stays until the new one is whole.
+
+    Of several processes the first alone writes: all of them hold the same weights and moments.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.part")
     old = folder.with_name(f".{folder.name}.old")

@@ -185,6 +185,9 @@ class Config(Section):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the network computes in; `auto`: bfloat16 on a GPU, float32 on the CPU. Losses are always float32."""
 
+    sync_batchnorm: bool = False
+    """With several processes: BatchNorm normalises by the whole batch, as one process would, and not by each process' own videos."""
+
     pairs: Pairs = Pairs()
     """Which frames make the two views."""
 

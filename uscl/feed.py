@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from uscl.augment import Augmentations, draw_augmentations
 from uscl.config import Config
+from uscl.distributed import own_part
 from uscl.frames import FrameStore
 from uscl.pairs import PairDrawer, VideoIndex, batches
 
@@ -24,15 +25,15 @@ _STORE_SHARE_OF_GPU = 0.4
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's material, on the device but for the video numbers.
+    """One step's material, on the device but for the video numbers: what is drawn, of this process' part; what is known, of the whole.
 
     Attributes:
         epoch: 0-based.
         number: 0-based in the epoch.
         of: Batches in the epoch.
         videos: (N,) video numbers.
-        frames: (N, 3, S, S) uint8: x1, anchor, x3.
-        coefficients: (N, 2) mixing coefficients.
+        frames: (n, 3, S, S) uint8: x1, anchor, x3, of the n videos of `own_part(N)`; all N where there is one process.
+        coefficients: (n, 2) mixing coefficients.
         augmentations: Parameters of every view (or frame, where frames are augmented before mixing).
         labels: (N,) int64, -1 = unlabelled.
         same_group: (N, N) bool where negatives of one group are left out, else None.
@@ -95,15 +96,19 @@ class Feed:
     def make(self, epoch: int, number: int, of: int, videos: np.ndarray) -> Batch:
         """One batch: a pure function of the configuration and its arguments."""
         config = self.config
-        drawn = self.drawer(config.seed, epoch, videos)
+        own = own_part(len(videos))
+        drawn = self.drawer(config.seed, epoch, videos[own])
+        views = 2 if config.pairs.order == "mix-then-augment" else 3
         augmentations = draw_augmentations(
             config.augment,
             seed=config.seed,
             epoch=epoch,
             videos=videos,
-            views=2 if config.pairs.order == "mix-then-augment" else 3,
+            views=views,
             store_size=self.store.size,
         )
+        # Drawn for the whole batch and cut, for the width of the blur's kernel is that of the batch's widest.
+        values = augmentations.values.unflatten(1, (views, len(videos)))[:, :, own].flatten(1)
         groups = torch.from_numpy(self.index.groups[videos])
         same_group = groups[:, None] == groups if config.pairs.exclude_same_group else None
         return Batch(
@@ -113,7 +118,7 @@ class Feed:
             videos=videos,
             frames=self._frames(drawn.frame_rows),
             coefficients=self._move(torch.from_numpy(drawn.coefficients.astype(np.float32))),
-            augmentations=augmentations.to(self.device),
+            augmentations=replace(augmentations, values=values).to(self.device),
             labels=self._move(torch.from_numpy(self.index.labels[videos])),
             same_group=None if same_group is None else self._move(same_group),
         )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uscl import checkpoint, run_folder, trained_on
+from uscl import batch_norm, checkpoint, distributed, run_folder, trained_on
 from uscl.augment import two_views
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
@@ -58,6 +58,7 @@ class PretrainResult:
     metrics: dict[str, Any]
 
 
+@distributed.joined()
 def pretrain(
     dataset: str | Path,
     *,
@@ -69,7 +70,7 @@ def pretrain(
     init_from: str | Path | None = None,
     dry_run: bool = False,
 ) -> PretrainResult:
-    """Pretrain a backbone on the videos of a data set.
+    """Pretrain a backbone on the videos of a data set; started by torchrun, all its processes together, and all return the same.
 
     Args:
         dataset: A data set folder.
@@ -95,8 +96,12 @@ def pretrain(
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
     classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
+    first_epoch = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
+    largest = max(len(batch) for batch in first_epoch)
+    distributed.check_world(largest)
     facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})")
-    steps = config.epochs * len(batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups))
+    facts += distributed.describe(largest, config.sync_batchnorm)
+    steps = config.epochs * len(first_epoch)
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
     for fact in facts:
         say(fact)
@@ -105,12 +110,16 @@ def pretrain(
 
     with stop_signals("run the same command again with --resume") as stop, TemporaryDirectory(prefix="uscl-") as place:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
-        store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
+        with distributed.first_alone():
+            store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
         method, backbone = make_method(config, classes)
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
-        prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if trained_on.needed(out, found) else None
+        first = distributed.is_first()
+        needed = first and trained_on.needed(out, found)
+        prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
+        batch_norm.prepare(method, whole_batch=config.sync_batchnorm, device=device)
         method.to(device)
         if precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -119,13 +128,20 @@ def pretrain(
         if found is not None:
             position = checkpoint.read_position(found)
             checkpoint.load(found, method, optimizer)
-        if overwrite:
-            run_folder.clear(out)
-        run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
-        record = trained_on.keep(prepared, out)
+        processes = run_folder.processes_before(out) if found is not None else distributed.world_size()
+        # Every process has read the run's folder before the first one writes there.
+        distributed.check_agreement(configuration=config.digest, data_set=data.digest, checkpoint=position.step, initial_weights=initial)
+        distributed.share_weights(method)
+        with distributed.first_alone():
+            if overwrite:
+                run_folder.clear(out)
+            run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
+            record = trained_on.keep(prepared, out)
         run_folder.forget_after(out, position.step)
         if found is not None:
             run_folder.log(out, f"going on at step {position.step}, epoch {position.epoch}")
+        if processes != distributed.world_size():
+            run_folder.log(out, distributed.changed_sentence(processes, config.sync_batchnorm))
 
         about = {
             "dataset": {"name": data.name, "digest": data.digest, "splits": list(config.pairs.splits), "videos": len(index)},
@@ -139,9 +155,11 @@ def pretrain(
         feed = Feed(store, index, config, device)
         position = _train(run, feed, position, steps)
 
+        distributed.wait_for_all()
         metrics = (run_folder.read_metrics(out) or [{}])[-1]
-        exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem, record))
-        run.write("finished", position, exported)
+        if first:
+            exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem, record))
+            run.write("finished", position, exported)
     if metrics and (sentence := collapse_sentence(metrics, backbone.width)):
         run_folder.log(out, f"warning: the network has {sentence}")
     run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
@@ -179,6 +197,7 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
     began = time.monotonic() - position.seconds
     meter = _Meter()
     finite = torch.ones((), dtype=torch.bool, device=run.device)
+    agreed_stop = distributed.StopAgreement()
     warned = False
     said = time.monotonic()
     with progress("pretraining", steps, "steps") as advance, run.stop.deferred():
@@ -198,12 +217,15 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             finite &= torch.isfinite(loss.detach())
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            distributed.average_gradients(method)
+            batch_norm.average_statistics(method, len(batch.videos))
 
             ended = batch.number + 1 == batch.of
             following = (batch.epoch + 1, 0) if ended else (batch.epoch, batch.number + 1)
             position = replace(position, step=position.step + 1, epoch=following[0], batch=following[1])
             over = position.epoch == config.epochs
-            stopping = run.stop.name is not None and not over
+            stopped_by = agreed_stop(run.stop.name)
+            stopping = stopped_by is not None and not over
             log_due = position.step % config.checkpoint.log_every_steps == 0 or over
             save_due = over or stopping or (ended and position.epoch % config.checkpoint.every_epochs == 0)
             keep_due = config.checkpoint.keep_every_steps is not None and position.step % config.checkpoint.keep_every_steps == 0
@@ -231,8 +253,9 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             advance(1)
             if stopping:
                 run.write("stopped", position)
-                where = f"stopped by {run.stop.name} after step {position.step}"
+                where = f"stopped by {stopped_by} after step {position.step}"
                 run_folder.log(run.out, where, aloud=False)  # the error below says it
+                distributed.wait_for_all()  # a launcher ends all processes once one has ended
                 raise Stopped(f"{where}, and everything is saved in {run.out}: run the same command again with --resume")
             waiting = time.monotonic()
     return position
@@ -289,7 +312,7 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         **{name: term.item() for name, term in outcome["terms"].items()},
         "learning_rate": rate,
         "grad_norm": norm,
-        **measure(outcome["features"].detach(), outcome["projections"].detach()),
+        **measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach()),
         **meter.read(),
     }
 
@@ -298,8 +321,10 @@ def _fail(run: _Run, position: Position, batch: Batch, outcome: dict[str, Any]) 
     """The loss is infinite or not a number: keep the facts and the last good checkpoint, and stop."""
     terms = {name: str(term.item()) for name, term in outcome["terms"].items()}
     videos = [run.index.video_ids[video] for video in batch.videos]
-    write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
+    if distributed.is_first():
+        write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
     run.write("failed", position)
+    distributed.wait_for_all()
     reason = f"the loss is no longer finite at step {position.step} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
     advice = f"try a lower learning_rate or precision=float32; the batch is in {run_folder.FAILURE}, checkpoints are from before"
     raise UserError(run.out, reason, advice)
@@ -316,7 +341,8 @@ def _device(config: Config) -> tuple[torch.device, str]:
     # The same algorithms in every session, so that a resumed run equals an undisturbed one.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    return torch.device("cuda"), torch.cuda.get_device_name()
+    device = distributed.own_gpu()
+    return device, torch.cuda.get_device_name(device)
 
 
 def _precision(config: Config, device: torch.device) -> tuple[str, str]:
