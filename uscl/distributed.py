@@ -39,7 +39,9 @@ _PATIENCE = timedelta(days=1)
 _PATIENCE_TO_MEET = timedelta(minutes=5)
 # The launcher ends all processes once one has ended. The ones that say nothing wait so long, so that the one that speaks is heard.
 _LAST_WORD_S = 0.5
-_joins = 0
+# Where the processes meet, kept for the next time, and how often they have met.
+_meeting_place: dist.Store | None = None
+_meetings = 0
 
 P = ParamSpec("P")
 
@@ -351,13 +353,14 @@ def _launched() -> tuple[int, int]:
 
 def _meet(number: int, world: int) -> dist.Store:
     """Make the process group; the store that it met by."""
-    global _joins
-    _joins += 1
+    global _meeting_place, _meetings
     gpu = torch.cuda.is_available() and dist.is_nccl_available()
     try:
-        found, _, _ = next(rendezvous("env://", number, world, timeout=_PATIENCE_TO_MEET))
-        # A process that joins again must not read what it wrote the last time.
-        store = dist.PrefixStore(f"uscl-{_joins}", found)
+        if _meeting_place is None:
+            _meeting_place, _, _ = next(rendezvous("env://", number, world, timeout=_PATIENCE_TO_MEET))
+        # Who meets again must not read what was written the last time.
+        _meetings += 1
+        store = dist.PrefixStore(f"uscl-{_meetings}", _meeting_place)
         backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
         dist.init_process_group(backend, store=store, rank=number, world_size=world, timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
