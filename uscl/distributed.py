@@ -167,7 +167,9 @@ def share_weights(method: nn.Module) -> None:
     """Give every process the first one's parameters and buffers, bit for bit."""
     if world_size() > 1:
         for tensor in method.state_dict().values():
-            exchange(dist.broadcast, tensor, 0)
+            contiguous = tensor.contiguous()  # a copy where the weights are channels_last
+            exchange(dist.broadcast, contiguous, 0)
+            tensor.copy_(contiguous)
 
 
 def first_only(function: Callable[P, None]) -> Callable[P, None]:

@@ -34,6 +34,7 @@ from usdata.manifest import open_dataset
 
 WORLDS = (2, 3)
 TOLERANCE = 1e-12
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "uscl", "pretrain"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,14 +45,36 @@ def one_thread() -> None:
         yield
 
 
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that torchrun was told to stop, and then whole runs by two processes, which go on with that one too."""
+    folder = tmp_path_factory.mktemp("ranks2")
+    write_set(folder / "set")
+    settings = [word for setting in ranks.SETTINGS for word in ("--set", setting)]
+    command = [*TORCHRUN, str(folder / "set"), "--out", str(folder / "stopped"), *settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
+        metrics = folder / "stopped" / "metrics.jsonl"
+        while launcher.poll() is None and not (metrics.is_file() and metrics.stat().st_size):
+            time.sleep(0.005)
+        launcher.send_signal(signal.SIGTERM)
+        out, err = launcher.communicate(timeout=120)
+    (folder / "torchrun.json").write_text(json.dumps({"code": launcher.returncode, "out": out, "err": err}))
+    (folder / "before.json").write_text((folder / "stopped" / "run.json").read_text())
+    done = ranks.start(2, folder)
+    assert [process.returncode for process in done] == [0, -signal.SIGKILL], done
+    (folder / "said.json").write_text(json.dumps([process.stdout + process.stderr for process in done]))
+    return folder
+
+
 @pytest.fixture(scope="module", params=WORLDS)
 def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
-    """What each of some processes left."""
-    folder = tmp_path_factory.mktemp(f"ranks{request.param}")
+    """How many processes there were, and the folder with what each of them left."""
+    if request.param == 2:
+        return 2, request.getfixturevalue("runs")
+    folder = tmp_path_factory.mktemp("ranks3")
     open_store(open_dataset(write_set(folder / "set")), size=32)
-    done = ranks.start("mathematics", request.param, folder)
+    done = ranks.start(request.param, folder)
     assert [process.returncode for process in done] == [0] * request.param, done
-    assert [json.loads(process.stdout)["first"] for process in done] == [True] + [False] * (request.param - 1)
     return request.param, folder
 
 
@@ -120,14 +143,21 @@ def test_batchnorm_of_own_parts_gives_all_processes_one_gradient_and_one_statist
     assert largest_error(found, {"backbone.bn1.running_mean": expected["backbone.bn1.running_mean"]}) < TOLERANCE
 
 
+def test_weights_are_shared_from_the_first(left: tuple[int, Path]) -> None:
+    for found in of_each(left, "shared"):
+        assert found["0.weight"].shape == (4, 3, 3, 3)
+        assert all((value == 1).all() for value in found.values())
+
+
 def test_a_signal_to_one_stops_all_after_the_same_step(left: tuple[int, Path]) -> None:
     """It came before the third call; the fourth knows of it, everywhere."""
     for found in of_each(left, "stops"):
         assert found["answers"].tolist() == [0, 0, 0] + [signal.SIGTERM] * 3
 
 
-def test_processes_that_do_not_fit_together_are_refused(left: tuple[int, Path]) -> None:
+def test_one_process_is_the_first_and_what_does_not_fit_is_refused(left: tuple[int, Path]) -> None:
     for rank in range(left[0]):
+        assert json.loads((left[1] / f"is_first-{rank}.json").read_text()) == (rank == 0)
         disagreement, too_many = json.loads((left[1] / f"refusals-{rank}.json").read_text())
         assert disagreement.startswith("the processes of this run: do not agree about the data_set; every machine must see the same")
         assert too_many.startswith(f"the number of processes: is {left[0]}, and the largest batch has {left[0] - 1} videos; start fewer")
@@ -186,28 +216,6 @@ def test_a_wrong_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"^RANK: is 'first'"), distributed.joined():
         pass
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that torchrun was told to stop, and then whole runs by two processes, the first of which goes on with it."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_set(folder / "set")
-    settings = [word for setting in ranks.SETTINGS for word in ("--set", setting)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "uscl", "pretrain"]
-    command += [str(folder / "set"), "--out", str(folder / "stopped"), *settings]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as launcher:
-        metrics = folder / "stopped" / "metrics.jsonl"
-        while launcher.poll() is None and not (metrics.is_file() and metrics.stat().st_size):
-            time.sleep(0.005)
-        launcher.send_signal(signal.SIGTERM)
-        out, err = launcher.communicate(timeout=120)
-    (folder / "torchrun.json").write_text(json.dumps({"code": launcher.returncode, "out": out, "err": err}))
-    (folder / "before.json").write_text((folder / "stopped" / "run.json").read_text())
-    done = ranks.start("training", 2, folder)
-    assert [process.returncode for process in done] == [0, -signal.SIGKILL], done
-    (folder / "said.json").write_text(json.dumps([process.stdout + process.stderr for process in done]))
-    return folder
 
 
 def ends(folder: Path, name: str) -> list[str]:
@@ -281,8 +289,7 @@ def test_another_number_of_processes_goes_on_and_says_so(runs: Path, tmp_path: P
 def test_two_gpus_train_a_run(tmp_path: Path) -> None:
     """NCCL, torch's SyncBatchNorm and one GPU a process, end to end."""
     write_set(tmp_path / "set")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "uscl", "pretrain"]
-    command += [str(tmp_path / "set"), "--out", str(tmp_path / "run")]
+    command = [*TORCHRUN, str(tmp_path / "set"), "--out", str(tmp_path / "run")]
     settings = ["image_size=32", "epochs=2", "batch_size=4", "device=cuda", "sync_batchnorm=true", "precision=float32"]
     done = subprocess.run(
         [*command, *(word for setting in settings for word in ("--set", setting))],
