@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from uscl import distributed
+from uscl import distributed, processes
 
 
 class OwnPartBatchNorm(nn.BatchNorm2d):
@@ -69,7 +69,7 @@ class _Normalise(torch.autograd.Function):
         wide = gradient.to(normalised.dtype)
         sums = torch.stack([wide.sum(dim=(0, 2, 3)), (wide * normalised).sum(dim=(0, 2, 3))])
         for_bias, for_weight = sums.to(weight.dtype, copy=True)
-        distributed.exchange(dist.all_reduce, sums)
+        processes.exchange(dist.all_reduce, sums)
         mean_gradient, mean_product = (sums / count).to(wide.dtype)
         inner = wide - _planes(mean_gradient) - normalised * _planes(mean_product)
         return (_planes(weight * inverse) * inner).to(gradient.dtype), for_weight, for_bias, None
@@ -84,8 +84,8 @@ def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
         own[0] = rows.mean(dim=(0, 2, 3))
         own[1] = (rows - _planes(own[0].to(rows.dtype))).square().sum(dim=(0, 2, 3))
         own[2] = count
-    everyone = own.new_empty(distributed.world_size(), *own.shape)
-    distributed.exchange(dist.all_gather, list(everyone.unbind()), own)
+    everyone = own.new_empty(processes.world_size(), *own.shape)
+    processes.exchange(dist.all_gather, list(everyone.unbind()), own)
     means, squares, counts = everyone.unbind(1)
     total = counts.sum(0)
     mean = (means * counts).sum(0) / total
@@ -106,7 +106,7 @@ def prepare(method: nn.Module, *, whole_batch: bool, device: torch.device) -> No
         whole_batch: Normalise by the whole batch and not by each process' own part of it.
         device: Where the network will run: on a GPU the whole batch is for torch's SyncBatchNorm.
     """
-    if distributed.world_size() == 1:
+    if processes.world_size() == 1:
         return
     if whole_batch and device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(method)

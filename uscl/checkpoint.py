@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from uscl.distributed import first_only
+from uscl.processes import first_only
 from usdata.errors import UserError
 from usdata.files import write_json
 

@@ -76,7 +76,7 @@ def pretrain(
     uscl pretrain set --out run --set epochs=100 --set image_size=112
     torchrun --standalone --nproc-per-node 4 -m uscl pretrain set --out run
     """
-    from uscl.distributed import is_first
+    from uscl.processes import is_first
     from uscl.train import pretrain as train
 
     result = train(

@@ -22,7 +22,7 @@ import torch
 
 from uscl import checkpoint
 from uscl.config import Config, config_yaml, differences, make_config, read_settings
-from uscl.distributed import first_only, world_size
+from uscl.processes import first_only, world_size
 from uscl.torchvision_compat import torchvision
 from usdata.console import say
 from usdata.errors import RecipeError, UserError

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uscl import batch_norm, checkpoint, distributed, run_folder, trained_on
+from uscl import batch_norm, checkpoint, distributed, processes, run_folder, trained_on
 from uscl.augment import two_views
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
@@ -58,7 +58,7 @@ class PretrainResult:
     metrics: dict[str, Any]
 
 
-@distributed.joined()
+@processes.joined()
 def pretrain(
     dataset: str | Path,
     *,
@@ -110,13 +110,13 @@ def pretrain(
 
     with stop_signals("run the same command again with --resume") as stop, TemporaryDirectory(prefix="uscl-") as place:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
-        with distributed.first_alone():
+        with processes.first_alone():
             store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
         method, backbone = make_method(config, classes)
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
-        first = distributed.is_first()
+        first = processes.is_first()
         needed = first and trained_on.needed(out, found)
         prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
         batch_norm.prepare(method, whole_batch=config.sync_batchnorm, device=device)
@@ -128,11 +128,11 @@ def pretrain(
         if found is not None:
             position = checkpoint.read_position(found)
             checkpoint.load(found, method, optimizer)
-        processes = run_folder.processes_before(out) if found is not None else distributed.world_size()
+        trained_by = run_folder.processes_before(out) if found is not None else processes.world_size()
         # Every process has read the run's folder before the first one writes there.
         distributed.check_agreement(configuration=config.digest, data_set=data.digest, checkpoint=position.step, initial_weights=initial)
         distributed.share_weights(method)
-        with distributed.first_alone():
+        with processes.first_alone():
             if overwrite:
                 run_folder.clear(out)
             run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
@@ -140,8 +140,8 @@ def pretrain(
         run_folder.forget_after(out, position.step)
         if found is not None:
             run_folder.log(out, f"going on at step {position.step}, epoch {position.epoch}")
-        if processes != distributed.world_size():
-            run_folder.log(out, distributed.changed_sentence(processes, config.sync_batchnorm))
+        if trained_by != processes.world_size():
+            run_folder.log(out, distributed.changed_sentence(trained_by, config.sync_batchnorm))
 
         about = {
             "dataset": {"name": data.name, "digest": data.digest, "splits": list(config.pairs.splits), "videos": len(index)},
@@ -155,7 +155,7 @@ def pretrain(
         feed = Feed(store, index, config, device)
         position = _train(run, feed, position, steps)
 
-        distributed.wait_for_all()
+        processes.wait_for_all()
         metrics = (run_folder.read_metrics(out) or [{}])[-1]
         if first:
             exported = export_backbone(out, backbone, _export_facts(config, data, position.step, Path(recipe).stem, record))
@@ -255,7 +255,7 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
                 run.write("stopped", position)
                 where = f"stopped by {stopped_by} after step {position.step}"
                 run_folder.log(run.out, where, aloud=False)  # the error below says it
-                distributed.wait_for_all()  # a launcher ends all processes once one has ended
+                processes.wait_for_all()  # a launcher ends all processes once one has ended
                 raise Stopped(f"{where}, and everything is saved in {run.out}: run the same command again with --resume")
             waiting = time.monotonic()
     return position
@@ -321,10 +321,10 @@ def _fail(run: _Run, position: Position, batch: Batch, outcome: dict[str, Any]) 
     """The loss is infinite or not a number: keep the facts and the last good checkpoint, and stop."""
     terms = {name: str(term.item()) for name, term in outcome["terms"].items()}
     videos = [run.index.video_ids[video] for video in batch.videos]
-    if distributed.is_first():
+    if processes.is_first():
         write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
     run.write("failed", position)
-    distributed.wait_for_all()
+    processes.wait_for_all()
     reason = f"the loss is no longer finite at step {position.step} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
     advice = f"try a lower learning_rate or precision=float32; the batch is in {run_folder.FAILURE}, checkpoints are from before"
     raise UserError(run.out, reason, advice)
@@ -341,7 +341,7 @@ def _device(config: Config) -> tuple[torch.device, str]:
     # The same algorithms in every session, so that a resumed run equals an undisturbed one.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    device = distributed.own_gpu()
+    device = processes.own_gpu()
     return device, torch.cuda.get_device_name(device)
 
 

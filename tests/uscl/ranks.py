@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from uscl import batch_norm, distributed
+from uscl import batch_norm, distributed, processes
 from uscl.config import Config, load_config
 from uscl.losses import masked_cross_entropy, nt_xent
 from usdata.errors import Stopped, UserError
@@ -99,7 +99,7 @@ def gathered(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
         given = problem(videos, (6,))
         own = given.inputs[:, distributed.own_part(videos)].flatten(0, 1)
         for way in ("right", "without gradient", "not averaged", "own negatives"):
-            if way == "own negatives" and videos < distributed.world_size():
+            if way == "own negatives" and videos < processes.world_size():
                 continue
             network = small_network()
             rows = network["before"](own)
@@ -112,7 +112,7 @@ def gathered(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
                 loss = whole_loss(network, distributed.gather(rows, videos, views=2), given)
             loss.backward()
             if way == "own negatives":
-                distributed.average([parameter.grad for parameter in network.parameters()], 1 / distributed.world_size())
+                distributed.average([parameter.grad for parameter in network.parameters()], 1 / processes.world_size())
             elif way != "not averaged":
                 distributed.average_gradients(network)
             else:
@@ -144,7 +144,7 @@ def networks(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
             tensors = gradients(network) | dict(network.named_buffers())
             digest = hashlib.sha256(b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors)))
             # Ninety megabytes are written once.
-            kept = tensors if distributed.is_first() else {}
+            kept = tensors if processes.is_first() else {}
             keep(f"{'whole batch' if whole_batch else 'own part'} {videos}", kept | {"digest": torch.tensor(list(digest.digest()))})
 
 
@@ -153,7 +153,7 @@ def shared_weights(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None
     layer = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         for tensor in layer.state_dict().values():
-            tensor.fill_(distributed.rank() + 1)
+            tensor.fill_(processes.rank() + 1)
     distributed.share_weights(layer)
     keep("shared", layer.state_dict())
 
@@ -161,26 +161,26 @@ def shared_weights(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None
 def stops(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
     """The last process alone has a signal, before its third step."""
     agreement = distributed.StopAgreement()
-    last = distributed.rank() == distributed.world_size() - 1
+    last = processes.rank() == processes.world_size() - 1
     answers = [agreement("SIGTERM" if last and step >= 2 else None) for step in range(6)]
     keep("stops", {"answers": torch.tensor([signal.Signals[name].value if name else 0 for name in answers])})
-    distributed.wait_for_all()
+    processes.wait_for_all()
 
 
 def refusals(folder: Path) -> None:
     """What is refused, in words."""
     distributed.check_agreement(seed=1)
-    distributed.check_world(distributed.world_size())
+    distributed.check_world(processes.world_size())
     said = []
     for refused in (
-        lambda: distributed.check_agreement(seed=1, data_set=f"of process {distributed.rank()}"),
-        lambda: distributed.check_world(distributed.world_size() - 1),
+        lambda: distributed.check_agreement(seed=1, data_set=f"of process {processes.rank()}"),
+        lambda: distributed.check_world(processes.world_size() - 1),
     ):
         try:
             refused()
         except UserError as error:
             said.append(str(error))
-    (folder / f"refusals-{distributed.rank()}.json").write_text(json.dumps(said))
+    (folder / f"refusals-{processes.rank()}.json").write_text(json.dumps(said))
 
 
 def batches_of(dataset: Path, keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
@@ -276,16 +276,16 @@ def main(world: str, rank: str, port: str, folder: str) -> None:
     def keep(name: str, tensors: dict[str, torch.Tensor]) -> None:
         save_file({key: value.contiguous().clone() for key, value in tensors.items()}, place / f"{name}-{rank}.safetensors")
 
-    with distributed.joined():
+    with processes.joined():
         gathered(keep)
         networks(keep)
         shared_weights(keep)
         stops(keep)
         refusals(place)
-        if distributed.world_size() == 3:  # with unequal parts and empty ones
+        if processes.world_size() == 3:  # with unequal parts and empty ones
             batches_of(place / "set", keep)
-        distributed.wait_for_all()
-    (place / f"is_first-{rank}.json").write_text(json.dumps(distributed.is_first()))
+        processes.wait_for_all()
+    (place / f"is_first-{rank}.json").write_text(json.dumps(processes.is_first()))
     if world == "2":
         training(place)
 

@@ -21,7 +21,7 @@ from torch import nn
 from tests.uscl import ranks
 from tests.uscl.test_train import metrics_of
 from tests.uscl.tiny_set import write_set
-from uscl import batch_norm, distributed
+from uscl import batch_norm, distributed, processes
 from uscl.augment import two_views
 from uscl.config import load_config
 from uscl.feed import Feed
@@ -202,11 +202,11 @@ def test_alone_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     rows = torch.randn(4, 3, requires_grad=True)
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
-    with distributed.joined():
+    with processes.joined():
         assert distributed.gather(rows, 2, views=2) is rows
         batch_norm.prepare(network, whole_batch=True, device=torch.device("cpu"))
         assert type(network[1]) is nn.BatchNorm2d
-        assert (distributed.rank(), distributed.world_size(), distributed.is_first()) == (0, 1, True)
+        assert (processes.rank(), processes.world_size(), processes.is_first()) == (0, 1, True)
         assert distributed.StopAgreement()("SIGINT") == "SIGINT"
         assert distributed.describe(32, False) == []
 
@@ -214,7 +214,7 @@ def test_alone_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_wrong_environment_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in (("RANK", "first"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "1")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match=r"^RANK: is 'first'"), distributed.joined():
+    with pytest.raises(UserError, match=r"^RANK: is 'first'"), processes.joined():
         pass
 
 
