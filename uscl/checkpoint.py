@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
+from uscl.processes import first_only
 from usdata.errors import UserError
 from usdata.files import canonical_json, sha256_file, sha256_text, write_json
 
@@ -69,6 +70,7 @@ class Found:
     damage: str | None = None
 
 
+@first_only
 def save(
     folder: Path,
     method: nn.Module,
@@ -79,6 +81,8 @@ def save(
     judged: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint folder at once or not at all; one that stood there before stays until the new one is whole.
+
+    Of several processes the first alone writes: all of them hold the same weights and moments.
 
     Args:
         folder: The checkpoint. Where it is `last`, the one before it becomes `previous`.
@@ -132,6 +136,7 @@ def _put_in_place(temporary: Path, folder: Path) -> None:
         remove(_beside(folder, "old"))
 
 
+@first_only
 def remove(folder: Path) -> None:
     """Delete a checkpoint; killed on the way, what is left does not look like one."""
     gone = _beside(folder, "gone")
@@ -141,6 +146,7 @@ def remove(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
+@first_only
 def tidy(checkpoints: Path) -> None:
     """Clear away what a kill left half-done, and give the checkpoint that it left without a name its name back."""
     for entry in sorted(checkpoints.glob(".*")):
@@ -184,6 +190,7 @@ def find(checkpoints: Path) -> Found | None:
     raise UserError(checkpoints, f"no checkpoint can be used ({'; '.join(damage)})", advice)
 
 
+@first_only
 def set_aside(found: Found) -> None:
     """Take a damaged `last` out of the way, before a save would put it in the place of the whole `previous`."""
     last = found.folder.with_name(LAST)

@@ -74,12 +74,16 @@ def pretrain(
     \b
     uscl pretrain demo/set --out demo/run --recipe demo
     uscl pretrain set --out run --set epochs=100 --set image_size=112
+    torchrun --standalone --nproc-per-node 4 -m uscl pretrain set --out run
     """
+    from uscl.processes import is_first
     from uscl.train import pretrain as train
 
     result = train(
         dataset, out=out, recipe=recipe, overrides=overrides or (), resume=resume, overwrite=overwrite, init_from=init_from, dry_run=dry_run
     )
+    if not is_first():  # of the processes of torchrun
+        return
     if as_json:
         _print_json({**vars(result), "out": str(result.out)})
     elif not dry_run:

@@ -285,6 +285,9 @@ class Config(Section):
     cuda_graph: bool | None = None
     """Record the step in a CUDA graph, which takes the place of thousands of launches; null: on a GPU, with up to 64 videos a batch."""
 
+    sync_batchnorm: bool = False
+    """With several processes: BatchNorm normalises by the whole batch, as one process would, and not by each process' own videos."""
+
     pairs: Pairs = Pairs()
     """Which frames make the two views."""
 

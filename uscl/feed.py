@@ -17,6 +17,7 @@ import torch
 
 from uscl.augment import Augmentations, draw_augmentations
 from uscl.config import Config
+from uscl.distributed import own_part
 from uscl.field_of_view import video_boxes
 from uscl.frames import FrameStore
 from uscl.pairs import PairDrawer, VideoIndex, batches
@@ -27,15 +28,15 @@ _COPIED_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's material, on the device but for the video numbers.
+    """One step's material, on the device but for the video numbers: what is drawn, of this process' part; what is known, of the whole.
 
     Attributes:
         epoch: 0-based.
         number: 0-based in the epoch.
         of: Batches in the epoch.
         videos: (N,) video numbers.
-        frames: (N, 3, S, S) uint8: x1, anchor, x3.
-        coefficients: (N, 2) mixing coefficients.
+        frames: (n, 3, S, S) uint8: x1, anchor, x3, of the n videos of `own_part(N)`; all N where there is one process.
+        coefficients: (n, 2) mixing coefficients.
         augmentations: Parameters of every view (or frame, where frames are augmented before mixing).
         labels: (N,) int64, -1 = unlabelled.
         same_group: (N, N) bool where negatives of one group are left out, else None.
@@ -121,17 +122,18 @@ class Feed:
     def make(self, epoch: int, number: int, of: int, videos: np.ndarray) -> Batch:
         """One batch: a pure function of the configuration and its arguments."""
         config = self.config
-        drawn = self.drawer(config.seed, epoch, videos)
+        own = videos[own_part(len(videos))]
+        drawn = self.drawer(config.seed, epoch, own)
         if self.rows_ahead is not None:
             self.rows_ahead(drawn.frame_rows)
         augmentations = draw_augmentations(
             config.augment,
             seed=config.seed,
             epoch=epoch,
-            videos=videos,
+            videos=own,
             views=2 if config.pairs.order == "mix-then-augment" else 3,
             store_size=self.store.size,
-            boxes=None if self.boxes is None else self.boxes[videos],
+            boxes=None if self.boxes is None else self.boxes[own],
         )
         groups = torch.from_numpy(self.index.groups[videos])
         same_group = groups[:, None] == groups if config.pairs.exclude_same_group else None

@@ -1,7 +1,8 @@
 """The folder of a run: what may be written where, what a resume must agree with, and the records that people and programs read.
 
 config.yaml, environment.json, run.json, metrics.jsonl and log.txt are made here; trained_on.parquet, checkpoints and the export have
-modules of their own. No record holds a path or a name of the machine, except a folder that the user wrote into the configuration.
+modules of their own. Of several processes the first alone writes. No record holds a path or a name of the machine, except a folder that
+the user wrote into the configuration.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import torch
 from uscl import checkpoint
 from uscl.checkpoint import Found
 from uscl.config import Config, config_yaml, differences, make_config, read_settings
+from uscl.processes import first_only, world_size
 from uscl.torchvision_compat import torchvision
 from usdata.console import say
 from usdata.errors import RecipeError, UserError
@@ -108,6 +110,7 @@ def _only_a_run(out: Path) -> None:
                 )
 
 
+@first_only
 def clear(out: Path) -> None:
     """Take a run out of its folder; nothing but the parts of a run is ever deleted."""
     if out.is_dir():
@@ -116,6 +119,7 @@ def clear(out: Path) -> None:
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
+@first_only
 def write_start(out: Path, config: Config, environment: dict[str, Any], facts: list[str]) -> None:
     """Write what is known before the first step; the facts go into log.txt."""
     out.mkdir(parents=True, exist_ok=True)
@@ -125,6 +129,7 @@ def write_start(out: Path, config: Config, environment: dict[str, Any], facts: l
     write_json(out / ENVIRONMENT, environment)
 
 
+@first_only
 def go_on(out: Path, found: Found) -> None:
     """Say where a run goes on, and from which checkpoint where the last one is damaged; that one is put aside."""
     if found.damage is not None:
@@ -133,6 +138,14 @@ def go_on(out: Path, found: Found) -> None:
     log(out, f"going on at step {found.position.step}, epoch {found.position.epoch}")
 
 
+def processes_before(out: Path) -> int:
+    """How many processes trained a run so far, as its environment.json says."""
+    path = out / ENVIRONMENT
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return int(found.get("processes", 1))
+
+
+@first_only
 def write_run(out: Path, **facts: Any) -> None:
     """Write run.json."""
     write_json(out / RUN, {"run_version": RUN_VERSION, **facts})
@@ -152,6 +165,7 @@ def read_run(out: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+@first_only
 def append_metrics(out: Path, line: dict[str, Any]) -> None:
     """Add one line to metrics.jsonl."""
     _append(out / METRICS, json.dumps(line) + "\n")
@@ -178,12 +192,14 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     return lines
 
 
+@first_only
 def forget_after(out: Path, step: int) -> None:
     """Drop the lines of metrics.jsonl behind a step, which a resumed run writes again."""
     kept = [line for line in read_metrics(out) if line["step"] <= step]
     write_text(out / METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
 
+@first_only
 def log(out: Path, text: str, *, aloud: bool = True) -> None:
     """Keep a line in log.txt, and say it."""
     if aloud:
@@ -236,5 +252,6 @@ def describe_environment(device: torch.device, precision: str) -> dict[str, Any]
         "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
         "precision": precision,
         "threads": torch.get_num_threads(),
+        "processes": world_size(),
         "byte_order": sys.byteorder,
     }

@@ -18,6 +18,7 @@ from torch import nn
 
 from uscl import checkpoint, config
 from uscl.checkpoint import BEST, LAST, Position
+from uscl.processes import is_first
 from usdata.errors import UserError
 
 
@@ -54,7 +55,7 @@ class Saver:
         self._heard: dict[int, list[float]] = {}
         self._ever_heard = False
         self.damage: str | None = None
-        checkpoint.tidy(folder)
+        checkpoint.tidy(folder)  # of several processes the first alone writes
         self._best = self._best_so_far()
         for line in lines:
             self.hear(line)
@@ -77,6 +78,7 @@ class Saver:
         """
         settings = self.settings
         by_epochs = over or (ended and position.epoch % settings.every_epochs == 0)
+        # Each process has a clock of its own; that of the first counts, for it alone saves.
         by_time = settings.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * settings.every_minutes
         names = []
         if settings.keep_every_steps is not None and position.step % settings.keep_every_steps == 0:
@@ -93,6 +95,8 @@ class Saver:
         Raises:
             UserError: One cannot be written; those before it are as they were.
         """
+        if not is_first():
+            return
         for name in names:
             judged = None
             if name == BEST:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from uscl import batch_norm, distributed
 from uscl.augment import Augmentations
 from uscl.average import Average
 from uscl.config import Config
@@ -98,6 +99,8 @@ class Step:
         self._optimizer.zero_grad(set_to_none=True)
         outcome = self._forward(batch)
         outcome["loss"].backward()
+        distributed.average_gradients(self._method)
+        batch_norm.average_statistics(self._method, len(batch.videos))
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
         outcome["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
         if self._config.optimizer.clip_norm is not None:

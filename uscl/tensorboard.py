@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from uscl.processes import is_first
 from usdata.console import say
 
 FOLDER = "tensorboard"
@@ -57,7 +58,7 @@ def open_scalars(out: Path, setting: str, step: int) -> Scalars:
         setting: 'auto' or 'off'.
         step: That the run starts from; what earlier sessions wrote behind it is forgotten.
     """
-    if setting == "off" or not installed():
+    if setting == "off" or not installed() or not is_first():
         return Scalars()
     from tensorboard.compat.proto import event_pb2, summary_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uscl import checkpoint, run_folder, trained_on
+from uscl import batch_norm, checkpoint, distributed, processes, run_folder, trained_on
 from uscl.average import Average
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
@@ -63,6 +63,7 @@ class PretrainResult:
     metrics: dict[str, Any]
 
 
+@processes.joined()
 def pretrain(
     dataset: str | Path,
     *,
@@ -74,7 +75,7 @@ def pretrain(
     init_from: str | Path | None = None,
     dry_run: bool = False,
 ) -> PretrainResult:
-    """Pretrain a backbone on the videos of a data set.
+    """Pretrain a backbone on the videos of a data set; started by torchrun, all its processes together, and all return the same.
 
     Args:
         dataset: A data set folder.
@@ -100,11 +101,15 @@ def pretrain(
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
     classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
+    first_epoch = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
+    largest = max(len(batch) for batch in first_epoch)
+    distributed.check_world(largest)
     placement = place_store(config.store.tier, len(data.frames) * config.store_size**2, device)
     facts = _facts(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})", placement)
+    facts += distributed.describe(largest, config.sync_batchnorm)
     probed = choose_frames(index, config.probe, config.seed)
     facts += [probed.describe()] if probed else []
-    steps = config.epochs * len(batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups))
+    steps = config.epochs * len(first_epoch)
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
     for fact in facts:
         say(fact)
@@ -114,13 +119,15 @@ def pretrain(
     with stop_signals("run the same command again with --resume") as stop, TemporaryDirectory(prefix="uscl-") as place:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
         folder = Path(config.store.folder) if config.store.folder else None
-        store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
+        with processes.first_alone():
+            store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
         method, backbone = make_method(config, classes)
         initial = _initialise(backbone, init_from, config) if found is None else _initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
-        needed = trained_on.needed(out, found.folder if found else None)
+        needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)
         prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
+        batch_norm.prepare(method, whole_batch=config.sync_batchnorm, device=device)
         method.to(device)
         if config.channels_last if config.channels_last is not None else precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -132,13 +139,20 @@ def pretrain(
             extra = checkpoint.load(found.folder, method, optimizer)
             if average is not None:
                 average.load(extra)
-        if overwrite:
-            run_folder.clear(out)
-        run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
-        record = trained_on.keep(prepared, out)
-        run_folder.forget_after(out, position.step)
-        if found is not None:
-            run_folder.go_on(out, found)
+        trained_by = run_folder.processes_before(out) if found is not None else processes.world_size()
+        # Every process has read the run's folder before the first one writes there.
+        distributed.check_agreement(configuration=config.digest, data_set=data.digest, checkpoint=position.step, initial_weights=initial)
+        distributed.share_weights(method)
+        with processes.first_alone():
+            if overwrite:
+                run_folder.clear(out)
+            run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
+            record = trained_on.keep(prepared, out)
+            run_folder.forget_after(out, position.step)
+            if found is not None:
+                run_folder.go_on(out, found)
+        if trained_by != processes.world_size():
+            run_folder.log(out, distributed.changed_sentence(trained_by, config.sync_batchnorm))
         saver = Saver(
             out / run_folder.CHECKPOINTS,
             config.checkpoint,
@@ -164,9 +178,11 @@ def pretrain(
         feed = Feed(store, index, config, device, placement)
         position = _train(run, feed, position, steps)
 
+        processes.wait_for_all()
         history = run_folder.read_metrics(out)
-        exported = export_backbone(out, run.handed_out, _export_facts(config, data, position.step, Path(recipe).stem, record))
-        run.write("finished", position, exported)
+        if processes.is_first():
+            exported = export_backbone(out, run.handed_out, _export_facts(config, data, position.step, Path(recipe).stem, record))
+            run.write("finished", position, exported)
     if sentence := verdict(history, backbone.width, share_done=1):
         run_folder.log(out, f"warning: {sentence}")
     if sentence := saver.unheard():
@@ -217,6 +233,7 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
     meter = _Meter(capacity(run.backbone, config.image_size, run.device, run.precision))
     history = run_folder.read_metrics(run.out)
     finite = torch.ones((), dtype=torch.bool, device=run.device)
+    agreed_stop = distributed.StopAgreement()
     warned = False
     said = time.monotonic()
     with progress("pretraining", steps, "steps") as advance, run.stop.deferred():
@@ -233,18 +250,20 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             following = (batch.epoch + 1, 0) if ended else (batch.epoch, batch.number + 1)
             position = replace(position, step=position.step + 1, epoch=following[0], batch=following[1])
             over = position.epoch == config.epochs
-            stopping = run.stop.name is not None and not over
+            stopped_by = agreed_stop(run.stop.name)
+            stopping = stopped_by is not None and not over
             probe_due = run.probed is not None and ended and (over or position.epoch % (config.probe.every_epochs or 1) == 0)
             log_due = position.step % config.checkpoint.log_every_steps == 0 or over or probe_due
             due = run.saver.due(position, ended=ended, over=over, stopping=stopping)
-            # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when something is written.
-            if (run.device.type == "cpu" or log_due or due) and not finite:
+            # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when a line is due (and, before a checkpoint is
+            # written, below: that may be due by the clock, which is another one in every process).
+            if (run.device.type == "cpu" or log_due) and not finite:
                 _fail(run, before, position, batch, outcome)
             meter.count(2 * len(batch.videos))
             position = replace(position, seconds=time.monotonic() - began)
             if log_due:
                 line = _metrics_line(position, batch, outcome, rate, meter)
-                if run.probed is not None and probe_due:
+                if run.probed is not None and probe_due and processes.is_first():
                     line |= _probe(run, feed, run.probed)
                     meter.read()  # the probe's time is none of the next line's
                 history.append(line)
@@ -258,12 +277,14 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
                 if sentence:
                     warned = True
                     run_folder.log(run.out, f"warning at step {position.step}: {sentence}")
-            run.saver.save(due, position)
+            if due and finite:
+                run.saver.save(due, position)
             advance(1)
             if stopping:
                 run.write("stopped", position)
-                where = f"stopped by {run.stop.name} after step {position.step}"
+                where = f"stopped by {stopped_by} after step {position.step}"
                 run_folder.log(run.out, where, aloud=False)  # the error below says it
+                processes.wait_for_all()  # a launcher ends all processes once one has ended
                 raise Stopped(f"{where}, and everything is saved in {run.out}: run the same command again with --resume")
             waiting = time.monotonic()
     return position
@@ -320,7 +341,7 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         **{name: term.item() for name, term in outcome["terms"].items()},
         "learning_rate": rate,
         "grad_norm": outcome["grad_norm"].item(),
-        **measure(outcome["features"].detach(), outcome["projections"].detach()),
+        **measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach()),
         **meter.read(),
     }
 
@@ -333,10 +354,12 @@ def _fail(run: _Run, before: Position, position: Position, batch: Batch, outcome
     """
     terms = {name: str(term.item()) for name, term in outcome["terms"].items()} | {"gradient norm": str(outcome["grad_norm"].item())}
     videos = [run.index.video_ids[video] for video in batch.videos]
-    write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
+    if processes.is_first():
+        write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
     if run.device.type == "cpu":
         run.saver.save([checkpoint.FAILED], before)
     run.write("failed", before)
+    processes.wait_for_all()
     reason = f"the loss is no longer finite at step {position.step} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
     kept = f"the weights before it are in {run_folder.CHECKPOINTS}/{checkpoint.FAILED}, " if run.device.type == "cpu" else ""
     advice = (
@@ -361,7 +384,8 @@ def run_device(config: Config) -> tuple[torch.device, str]:
     # The same algorithms in every session, so that a resumed run equals an undisturbed one.
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
-    return torch.device("cuda"), torch.cuda.get_device_name()
+    device = processes.own_gpu()
+    return device, torch.cuda.get_device_name(device)
 
 
 def run_precision(config: Config, device: torch.device) -> tuple[str, str]:

@@ -1,7 +1,9 @@
 """Training methods: each turns two views into a loss, and the training loop knows none of them.
 
 A method is a module made as `Method(config, classes)`, with an attribute `backbone` and a `forward(view_a, view_b, labels,
-same_group=None)` that returns an `Outcome`. To add one, write its module here and its name into `METHODS`.
+same_group=None)` that returns an `Outcome`. To add one, write its module here and its name into `METHODS`. Where several processes train,
+views are those of a process' own part of the batch and labels those of the whole: a method gathers what its loss compares
+(`uscl.distributed.gather`), and every process computes the loss of the whole batch.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ class Outcome(TypedDict):
     """What a method returns.
 
     Keys:
-        loss: Scalar with a gradient.
+        loss: Scalar with a gradient, of the whole batch.
         terms: Its parts by name, without their weights.
-        features: (2N, width) of the backbone, view a before view b.
-        projections: (2N, D) of the projector, in the same order.
+        features: (2n, width) of the backbone, view a before view b, of this process' n videos.
+        projections: (2N, D) of the projector, in the same order, of the whole batch.
     """
 
     loss: torch.Tensor

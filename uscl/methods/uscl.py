@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from uscl.config import Config
+from uscl.distributed import gather
 from uscl.losses import masked_cross_entropy, nt_xent
 from uscl.models import PROJECTION_WIDTH, Backbone, projector
 
@@ -40,21 +41,24 @@ class USCL(nn.Module):
         """One pass of both views together through the network.
 
         Args:
-            view_a: (N, 1, H, W).
-            view_b: (N, 1, H, W).
-            labels: (N,) int64, -1 = unlabelled.
-            same_group: (N, N) bool, see `nt_xent`.
+            view_a: (n, 1, H, W), of this process' part of the batch's N videos (n = N where there is one process).
+            view_b: (n, 1, H, W).
+            labels: (N,) int64, -1 = unlabelled; of the whole batch.
+            same_group: (N, N) bool, see `nt_xent`; of the whole batch.
 
         Returns:
-            `loss` = contrast + weight * cross_entropy, where `cross_entropy` is the sum of the two views'.
+            `loss` = contrast + weight * cross_entropy, where `cross_entropy` is the sum of the two views'; both are those of the whole
+            batch in every process. `features` are of this process' part, `projections` of the whole.
         """
         features = self.backbone(torch.cat([view_a, view_b]))
-        projections = self.projector(features)
+        own_projections = self.projector(features)
+        projections = gather(own_projections, len(labels), views=2)
         z_a, z_b = projections.chunk(2)
         loss = contrast = nt_xent(z_a, z_b, self.temperature, same_group=same_group)
         terms = {"contrast": contrast.detach()}
         if self.classifier is not None:
-            o_a, o_b = self.classifier(features if self.classifier_on == "features" else projections).chunk(2)
+            logits = self.classifier(features if self.classifier_on == "features" else own_projections)
+            o_a, o_b = gather(logits, len(labels), views=2).chunk(2)
             cross_entropy = masked_cross_entropy(o_a, labels) + masked_cross_entropy(o_b, labels)
             loss = contrast + self.label_weight * cross_entropy
             terms["cross_entropy"] = cross_entropy.detach()
