@@ -255,8 +255,8 @@ def _train(run: _Run, feed: Feed, position: Position, steps: int) -> Position:
             probe_due = run.probed is not None and ended and (over or position.epoch % (config.probe.every_epochs or 1) == 0)
             log_due = position.step % config.checkpoint.log_every_steps == 0 or over or probe_due
             due = run.saver.due(position, ended=ended, over=over, stopping=stopping)
-            # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when a line is due (and, before a checkpoint is
-            # written, below: that may be due by the clock, which is another one in every process).
+            # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when a line is due, and below, before a
+            # checkpoint is written: that may be due by the clock, which is another one in every process.
             if (run.device.type == "cpu" or log_due) and not finite:
                 _fail(run, before, position, batch, outcome)
             meter.count(2 * len(batch.videos))
