@@ -63,10 +63,10 @@ def enlarge(small: Path, large: Path, *, clips: int, frames: int) -> None:
     for name, table in tables.items():
         copied = pa.concat_tables([_copied(table, number, draw) for number in range(copies)])
         manifest.write_table(large, name, copied.cast(manifest.SCHEMAS[name]), recipe_digest=dataset.about["recipe_digest"])
-    counts = {key: number * copies for key, number in dataset.about["counts"].items() if key != "frames"}
+    counts = {key: number * copies for key, number in dataset.about.get("counts", {}).items() if key != "frames"}
     about = {key: value for key, value in dataset.about.items() if key not in ("digest", "schema_version")}
     about["counts"] = counts | {"frames": tables[manifest.FRAMES].num_rows * copies}
-    about["duplicates"] = about["duplicates"] | {"pairs": tables[manifest.DUPLICATES].num_rows * copies}
+    about["duplicates"] = about.get("duplicates", {}) | {"pairs": tables[manifest.DUPLICATES].num_rows * copies}
     manifest.write_about(large, about)
 
 

@@ -196,8 +196,7 @@ def batches_of(dataset: Path, keep: Callable[[str, dict[str, torch.Tensor]], Non
         config = load_config("uscl", [*SETTINGS, *overrides, "epochs=2"])
         feed = Feed(open_store(data, size=32), index_videos(data), config, torch.device("cpu"))
         for batch in feed(0, 0):
-            flags = torch.tensor([batch.augmentations.any_vertical_flip, batch.augmentations.blur_radius])
-            tensors = {"frames": batch.frames, "coefficients": batch.coefficients, "values": batch.augmentations.values, "flags": flags}
+            tensors = {"frames": batch.frames, "coefficients": batch.coefficients, "values": batch.augmentations.values}
             views = two_views(batch.frames, batch.coefficients, batch.augmentations, order=config.pairs.order, size=32)
             tensors |= {"view_a": views[0], "view_b": views[1], "labels": batch.labels, "videos": torch.from_numpy(batch.videos)}
             tensors |= {} if batch.same_group is None else {"same_group": batch.same_group}

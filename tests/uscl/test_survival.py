@@ -24,7 +24,7 @@ from usdata.files import sha256_file
 
 SETTINGS = ["image_size=32", "batch_size=4", "device=cpu", "checkpoint.every_epochs=1", "checkpoint.log_every_steps=1"]
 KEEPING = ["checkpoint.keep_every_steps=2", "checkpoint.keep_last=1", "checkpoint.best=loss"]
-RATES = ("views_per_s", "data_wait_share")
+RATES = ("views_per_s", "data_wait_share", "utilisation", "peak_memory_mb")
 
 
 @pytest.fixture(scope="module", autouse=True)

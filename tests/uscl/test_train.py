@@ -349,7 +349,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(dataset: Path, tmp_path: 
     assert set(failure["videos"]) <= {f"tiny/clip{video:03d}" for video in range(6)}
     assert not (tmp_path / "run" / "export").exists()
     # The weights before that step, from which it can be taken again.
-    position = checkpoint.read_position(tmp_path / "run" / "checkpoints" / "failed")
+    position = checkpoint.verify(tmp_path / "run" / "checkpoints" / "failed")
     assert position.step + 1 == failure["step"]
     weights = load_file(tmp_path / "run" / "checkpoints" / "failed" / "model.safetensors")
     again = shutil.copytree(tmp_path / "run", tmp_path / "again")
