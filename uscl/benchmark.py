@@ -27,8 +27,8 @@ from uscl.frames import FrameStore, open_store
 from uscl.methods import make_method
 from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex, index_videos
+from uscl.starting import run_device, run_precision
 from uscl.step import Step, wants_graphs
-from uscl.train import run_device, run_precision
 from uscl.utilisation import capacity
 from uscl.views import two_views
 from usdata.console import progress, safe_text

@@ -55,11 +55,11 @@ class Pairs(Section):
     max_distance_frames: int | None = Field(default=None, ge=1)
     """With `ppi`: how many frames of the source video a frame may lie from the anchor; null = no bound."""
 
-    distinct_groups: bool = False
-    """A batch never holds two videos of one group (patient), so no negative comes from the same patient."""
+    distinct_groups: bool = True
+    """A batch never holds two videos of one group (patient, exam, copies of one scan), so no negative comes from the same patient."""
 
     exclude_same_group: bool = False
-    """Videos of one group (patient) may share a batch, but are no negatives of each other."""
+    """With `distinct_groups: false`: videos of one group may share a batch, but are no negatives of each other."""
 
     splits: tuple[Literal["train", "val", "test"], ...] = Field(default=("train",), min_length=1)
     """Which splits of the data set are trained on."""
@@ -253,6 +253,10 @@ class Config(Section):
 
     batch_size: int = Field(default=32, ge=1)
     """Videos in a batch; each gives two views."""
+
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Videos of a batch that pass the network at once, where memory is short; null = all. The loss and its gradient stay those of the whole
+    batch, for a second forward pass; BatchNorm normalises by each part."""
 
     image_size: int = Field(default=224, ge=8, le=1024)
     """Height and width of a view in pixels."""

@@ -19,6 +19,7 @@ from uscl.augment import Augmentations
 from uscl.average import Average
 from uscl.config import Config
 from uscl.feed import Batch
+from uscl.gradient_cache import cached_gradients
 from uscl.optimizers import set_learning_rate
 from uscl.views import two_views
 
@@ -80,9 +81,9 @@ class Step:
             self._move()
         return outcome
 
-    def _outcome(self, batch: Batch) -> dict[str, Any]:
+    def _views(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         config = self._config
-        views = two_views(
+        return two_views(
             batch.frames,
             batch.coefficients,
             batch.augmentations,
@@ -90,15 +91,26 @@ class Step:
             size=config.image_size,
             path=config.augment.path,
         )
+
+    def _autocast(self) -> torch.autocast:
         # A graph must not read casts of weights that were kept from before it was recorded.
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16, cache_enabled=not self._use_graphs):
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._bfloat16, cache_enabled=not self._use_graphs)
+
+    def _outcome(self, batch: Batch) -> dict[str, Any]:
+        views = self._views(batch)
+        with self._autocast():
             outcome: dict[str, Any] = self._network(*views, batch.labels, same_group=batch.same_group)
         return outcome
 
     def _gradients(self, batch: Batch) -> dict[str, Any]:
         self._optimizer.zero_grad(set_to_none=True)
-        outcome = self._forward(batch)
-        outcome["loss"].backward()
+        part = self._config.micro_batch_size
+        if part is not None and part < len(batch.frames):
+            with self._autocast():
+                outcome = cached_gradients(self._method, *self._views(batch), batch.labels, batch.same_group, part)
+        else:
+            outcome = self._forward(batch)
+            outcome["loss"].backward()
         distributed.average_gradients(self._method)
         batch_norm.average_statistics(self._method, len(batch.videos))
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]

@@ -40,6 +40,7 @@ def test_presets_differ_from_the_paper_where_their_sources_do() -> None:
     assert changed["uscl-published"] == {
         "pairs.order",
         "pairs.coefficients",
+        "pairs.distinct_groups",
         "labels.classifier_on",
         "schedule.cosine_epochs",
     }

@@ -1,9 +1,10 @@
 """Training methods: each turns two views into a loss, and the training loop knows none of them.
 
-A method is a module made as `Method(config, classes)`, with an attribute `backbone` and a `forward(view_a, view_b, labels,
-same_group=None)` that returns an `Outcome`. To add one, write its module here and its name into `METHODS`. Where several processes train,
-views are those of a process' own part of the batch and labels those of the whole: a method gathers what its loss compares
-(`uscl.distributed.gather`), and every process computes the loss of the whole batch.
+A method is a module made as `Method(config, classes)`, with an attribute `backbone`, an `embed(view_a, view_b)` for what of a video does
+not depend on the others, a `compare(*embedded, labels, same_group=None)` that returns an `Outcome`, and a `forward` that is both. To add
+one, write its module here and its name into `METHODS`. Where several processes train, views are those of a process' own part of the batch
+and labels those of the whole: a method gathers what its loss compares (`uscl.distributed.gather`), and every process computes the loss of
+the whole batch.
 """
 
 from __future__ import annotations

@@ -38,11 +38,30 @@ class USCL(nn.Module):
     def forward(
         self, view_a: torch.Tensor, view_b: torch.Tensor, labels: torch.Tensor, same_group: torch.Tensor | None = None
     ) -> dict[str, Any]:
-        """One pass of both views together through the network.
+        """One pass of both views together through the network: `embed`, then `compare`."""
+        return self.compare(*self.embed(view_a, view_b), labels, same_group)
+
+    def embed(self, view_a: torch.Tensor, view_b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What of a video does not depend on the others.
 
         Args:
             view_a: (n, 1, H, W), of this process' part of the batch's N videos (n = N where there is one process).
             view_b: (n, 1, H, W).
+
+        Returns:
+            Features (2n, width) and projections (2n, D), view a before view b.
+        """
+        features = self.backbone(torch.cat([view_a, view_b]))
+        return features, self.projector(features)
+
+    def compare(
+        self, features: torch.Tensor, own_projections: torch.Tensor, labels: torch.Tensor, same_group: torch.Tensor | None = None
+    ) -> dict[str, Any]:
+        """The loss of the whole batch.
+
+        Args:
+            features: From `embed`.
+            own_projections: From `embed`.
             labels: (N,) int64, -1 = unlabelled; of the whole batch.
             same_group: (N, N) bool, see `nt_xent`; of the whole batch.
 
@@ -50,8 +69,6 @@ class USCL(nn.Module):
             `loss` = contrast + weight * cross_entropy, where `cross_entropy` is the sum of the two views'; both are those of the whole
             batch in every process. `features` are of this process' part, `projections` of the whole.
         """
-        features = self.backbone(torch.cat([view_a, view_b]))
-        own_projections = self.projector(features)
         projections = gather(own_projections, len(labels), views=2)
         z_a, z_b = projections.chunk(2)
         loss = contrast = nt_xent(z_a, z_b, self.temperature, same_group=same_group)

@@ -1,0 +1,93 @@
+"""What a run starts from: its device and precision, its initial weights, and the facts that a person wants to know before hours of it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from uscl import processes, run_folder
+from uscl.config import Config
+from uscl.models import Backbone, load_backbone
+from uscl.pairs import VideoIndex, batches
+from uscl.tiers import Placement
+from usdata.errors import UserError
+from usdata.manifest import DataSet
+
+
+def run_device(config: Config) -> tuple[torch.device, str]:
+    """The device of a run, and why.
+
+    Raises:
+        UserError: A GPU is asked for, and there is none.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise UserError("device", "is cuda, and this torch finds no GPU", "use --set device=auto")
+    if config.device == "cpu":
+        return torch.device("cpu"), "as configured"
+    if not available:
+        return torch.device("cpu"), "no GPU was found"
+    # The same algorithms in every session, so that a resumed run equals an undisturbed one.
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    device = processes.own_gpu()
+    return device, torch.cuda.get_device_name(device)
+
+
+def run_precision(config: Config, device: torch.device) -> tuple[str, str]:
+    """What a run computes in on a device, float32 or bfloat16, and why."""
+    if config.precision != "auto":
+        return config.precision, "as configured"
+    return ("bfloat16", "auto on a GPU") if device.type == "cuda" else ("float32", "auto on the CPU")
+
+
+def describe(
+    config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str, placement: Placement
+) -> list[str]:
+    """What a person wants to know before hours of training."""
+    first = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
+    labelled = int((index.labels >= 0).sum())
+    size = config.store_size
+    frames = len(data.frames)
+    largest = max(len(batch) for batch in first)
+    used = f"labels of {labelled} videos used, {classes} classes" if classes else "labels not used"
+    return [
+        f"data set: {data.name} ({data.digest[:16]}): {len(index)} videos of {len(set(index.groups.tolist()))} groups, "
+        f"{len(index.frame_rows)} frames in split {', '.join(config.pairs.splits)}; {used}",
+        f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
+        f"batch: {largest} videos x 2 views = {2 * largest} views of {config.image_size}x{config.image_size}; "
+        f"{len(first)} steps an epoch x {config.epochs} epochs = {len(first) * config.epochs} steps",
+        f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB, tier {placement.tier} ({placement.why}); "
+        f"a collapsed network's contrastive loss is "
+        f"{math.log(2 * largest - 1):.3f}",
+    ]
+
+
+def initialise(backbone: Backbone, init_from: str | Path | None, config: Config) -> dict[str, Any]:
+    """Put the weights that a run starts from into its backbone, where some are named; what `run.json` says of them.
+
+    Raises:
+        UserError: They cannot be read, or are of another architecture.
+    """
+    if init_from is None:
+        return {"kind": "random", "seed": config.seed}
+    loaded, provenance = load_backbone(init_from, name=config.backbone, seed=config.seed)
+    if loaded.name != config.backbone:
+        raise UserError(init_from, f"is a {loaded.name}, and the run's backbone is {config.backbone}", f"--set backbone={loaded.name}")
+    backbone.load_state_dict(loaded.state_dict())
+    return {key: provenance[key] for key in ("kind", "sha256", "dataset_digest", "dataset_name", "clips", "clips_whole")}
+
+
+def initialised(out: Path, init_from: str | Path | None) -> dict[str, Any]:
+    """What a resumed run started from, as its run.json says.
+
+    Raises:
+        UserError: Other weights are named now.
+    """
+    initial: dict[str, Any] = run_folder.read_run(out).get("initial_weights") or {}
+    if init_from is not None and load_backbone(init_from)[1]["sha256"] != initial.get("sha256"):
+        raise UserError("--init-from", "differs from what this run started from", "leave it out to resume, or start anew in another --out")
+    return initial
