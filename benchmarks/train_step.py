@@ -26,11 +26,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from uscl.augment import draw_augmentations, two_views
+from uscl.augment import draw_augmentations
 from uscl.config import Config, load_config
-from uscl.diagnostics import gradient_norm
+from uscl.feed import Batch
 from uscl.losses import masked_cross_entropy, nt_xent
 from uscl.methods import make_method
+from uscl.optimizers import make_optimizer
+from uscl.step import Step as TrainerStep
 from uscl.torchvision_compat import torchvision
 
 CLASSES = 12
@@ -135,33 +137,29 @@ def our_steps(view_a: torch.Tensor, view_b: torch.Tensor, labels: torch.Tensor, 
 
 
 def trained_steps(config: Config, labels: torch.Tensor) -> dict[str, Step]:
-    """From stored frames to new weights as the loop does it; what was drawn and the store's rows are at hand."""
-    size, batch = config.image_size, config.batch_size
+    """From stored frames to new weights by the trainer's own step; what was drawn and the store's rows are at hand."""
+    size, videos = config.image_size, np.arange(config.batch_size)
     generator = torch.Generator().manual_seed(1)
-    frames = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
-    coefficients = torch.rand(batch, 2, generator=generator)
-    drawn = draw_augmentations(config.augment, seed=0, epoch=0, videos=np.arange(batch), views=2, store_size=size)
+    batch = Batch(
+        epoch=0,
+        number=0,
+        of=1,
+        videos=videos,
+        frames=torch.randint(0, 256, (len(videos), 3, size, size), dtype=torch.uint8, generator=generator),
+        coefficients=torch.rand(len(videos), 2, generator=generator),
+        augmentations=draw_augmentations(config.augment, seed=0, epoch=0, videos=videos, views=2, store_size=size),
+        labels=labels,
+        same_group=None,
+    )
 
-    def made(*, bfloat16: bool, views_last: bool = False) -> Step:
+    def made(precision: str) -> Step:
         method, _ = make_method(config, CLASSES)
-        if bfloat16:
+        if precision == "bfloat16":
             method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        step = TrainerStep(config, method.train(), make_optimizer(config, method), torch.device("cpu"), precision)
+        return lambda: step(batch, config.learning_rate)["loss"].item()
 
-        def loss() -> torch.Tensor:
-            view_a, view_b = two_views(frames, coefficients, drawn, order=config.pairs.order, size=size)
-            if views_last:
-                view_a, view_b = (view.to(memory_format=torch.channels_last) for view in (view_a, view_b))
-            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                value: torch.Tensor = method(view_a, view_b, labels)["loss"]
-                return value
-
-        return stepped(method, adam(method, fused=True), loss, lambda: gradient_norm(list(method.parameters())))
-
-    return {
-        "as trained, float32": made(bfloat16=False),
-        "as trained, bfloat16": made(bfloat16=True),
-        "the same, views channels_last": made(bfloat16=True, views_last=True),
-    }
+    return {"as trained, float32": made("float32"), "as trained, bfloat16": made("bfloat16")}
 
 
 def measure(steps: dict[str, Step], repeats: int) -> dict[str, list[tuple[float, float]]]:

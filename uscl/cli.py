@@ -87,7 +87,7 @@ def pretrain(
     if as_json:
         _print_json({**vars(result), "out": str(result.out)})
     elif not dry_run:
-        print(f"weights: {result.out}/export/backbone.safetensors")
+        print(f"weights: {result.out}/export/backbone.safetensors; report: {result.out}/report.html")
         print(f"next: uscl evaluate linear SET --weights random --weights {result.out} --out EVALUATION")
 
 

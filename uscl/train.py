@@ -27,6 +27,7 @@ from uscl.methods import make_method
 from uscl.optimizers import make_optimizer
 from uscl.pairs import batches, check_batches, index_videos
 from uscl.probe import choose_frames
+from uscl.run_report import write_report
 from uscl.saving import Saver
 from uscl.starting import describe, initialise, initialised, run_device, run_precision
 from uscl.step import wants_graphs
@@ -182,6 +183,7 @@ def pretrain(
         if processes.is_first():
             exported = export_backbone(out, run.handed_out, _export_facts(config, data, position.step, Path(recipe).stem, record))
             run.write("finished", position, exported)
+            write_report(out, config)
     if sentence := verdict(history, backbone.width, share_done=1):
         run_folder.log(out, f"warning: {sentence}")
     if sentence := saver.unheard():

@@ -134,6 +134,16 @@ def test_the_export_is_torchvisions_network(undisturbed: Path, dataset: Path) ->
     assert "resnet18" in (undisturbed / "export" / "README.md").read_text()
 
 
+def test_the_export_is_timms_network(undisturbed: Path) -> None:
+    timm = pytest.importorskip("timm")  # after torchvision_compat, which lets it be imported beside a CPU build of torch
+    network = timm.create_model("resnet18", pretrained=False, num_classes=0)
+    network.load_state_dict(load_file(undisturbed / "export" / "backbone.safetensors"), strict=True)
+    backbone, _ = load_backbone(undisturbed)
+    frames = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.allclose(network.eval()(frames), backbone(frames), rtol=0, atol=1e-5)
+
+
 def test_training_changes_the_weights_as_adam_does(undisturbed: Path) -> None:
     """Adam's first steps move a weight by about the learning rate each, never by more than a few of them."""
     start = make_method(load_config("uscl", SETTINGS), 2)[0].state_dict()
