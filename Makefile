@@ -44,7 +44,7 @@ chromium:
 
 # One thread a process: two processes that share two cores with two threads each wait for one another.
 test: lint types chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Whole real files and long runs; minutes.
 test-slow: $(INSTALLED)
