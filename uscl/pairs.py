@@ -117,20 +117,23 @@ def check_batches(seed: int, index: VideoIndex, batch_size: int, distinct_groups
         return
     if batch_size < 2:
         raise UserError("batch_size", f"is {batch_size}, and a batch of one video has no negatives", "use --set batch_size=2 or more")
-    # Without the rule on groups every epoch leaves out as many; with it the number changes a little from epoch to epoch.
-    epochs = range(_EPOCHS_LOOKED_AT if distinct_groups else 1)
-    used = np.mean(
-        [sum(len(batch) for batch in batches(seed, epoch, index, batch_size, distinct_groups) if len(batch) > 1) for epoch in epochs]
-    )
-    left_out = len(index) - float(used)
+    left_out = _left_out(seed, index, batch_size, distinct_groups)
     if left_out <= _MOST_LEFT_OUT * len(index):
         return
     told = f"leaves out {left_out:.3g} of {len(index)} videos an epoch, because they end up in batches of their own, without negatives"
-    if distinct_groups:
+    if distinct_groups and left_out > _left_out(seed, index, batch_size, False):
         reason = f"is true, and {told}: the set's {len(set(index.groups.tolist()))} groups are too few or too unequal"
         raise UserError("pairs.distinct_groups", reason, "use --set pairs.distinct_groups=false --set pairs.exclude_same_group=true")
     fitting = next(size for size in range(batch_size + 1, len(index) + 1) if len(index) % size != 1)
     raise UserError("batch_size", f"is {batch_size}, and {told}", f"use --set batch_size={fitting}")
+
+
+def _left_out(seed: int, index: VideoIndex, batch_size: int, distinct_groups: bool) -> float:
+    """Videos that an epoch leaves out, on the mean."""
+    # Without the rule on groups every epoch leaves out as many; with it the number changes a little from epoch to epoch.
+    epochs = range(_EPOCHS_LOOKED_AT if distinct_groups else 1)
+    made = [batches(seed, epoch, index, batch_size, distinct_groups) for epoch in epochs]
+    return len(index) - float(np.mean([sum(len(batch) for batch in each if len(batch) > 1) for each in made]))
 
 
 def _fill(order: np.ndarray, batch_size: int) -> list[np.ndarray]:

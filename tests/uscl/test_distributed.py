@@ -32,7 +32,6 @@ from usdata.errors import EXIT_STOPPED, UserError
 from usdata.files import sha256_file
 from usdata.manifest import open_dataset
 
-WORLDS = (2, 3)
 TOLERANCE = 1e-12
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "uscl", "pretrain"]
 
@@ -66,7 +65,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module", params=WORLDS)
+# Three processes take half a minute more; run with: make test-slow
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     """How many processes there were, and the folder with what each of them left."""
     if request.param == 2:
@@ -163,6 +163,7 @@ def test_one_process_is_the_first_and_what_does_not_fit_is_refused(left: tuple[i
         assert too_many.startswith(f"the number of processes: is {left[0]}, and the largest batch has {left[0] - 1} videos; start fewer")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [3], indirect=True, scope="module")
 def test_batches_are_those_of_one_process_cut_in_parts(left: tuple[int, Path]) -> None:
     """Batches of 4 and 2, and of 5: equal parts, unequal ones and none."""

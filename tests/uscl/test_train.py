@@ -91,7 +91,7 @@ def test_what_a_run_leaves_behind(undisturbed: Path, dataset: Path) -> None:
     }
     if tensorboard.installed():
         saved.add("tensorboard/events.out.tfevents.000001")
-    records = {"config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt"}
+    records = {"config.yaml", "environment.json", "run.json", "metrics.jsonl", "log.txt", "report.html"}
     assert files == saved | records | {"trained_on.parquet", "export/backbone.safetensors", "export/README.md"}
 
     run = json.loads((undisturbed / "run.json").read_text())
@@ -318,12 +318,12 @@ def test_a_dry_run_writes_nothing(dataset: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("frames", "labels", "overrides"),
     [
-        ([4, 4, 4], [], []),
+        ([4, 4, 4], [], ["pairs.distinct_groups=false"]),
         ([4], ["a"], []),
-        ([1, 1, 2], ["a", None, "b"], []),
-        ([3, 1, 2, 5, 4], [None], ["pairs.exclude_same_group=true", "pairs.order=augment-then-mix"]),
-        ([4, 4, 4, 4], ["a", "b"], ["labels.classifier_on=projections", "pairs.distinct_groups=true", "precision=bfloat16"]),
-        ([4, 4, 4], ["a", None, None], ["pairs.policy=ppi", "pairs.max_distance_s=0.2", "augment.blur=0.5"]),
+        ([1, 1, 2], ["a", None, "b"], ["pairs.distinct_groups=false"]),
+        ([3, 1, 2, 5, 4], [None], ["pairs.distinct_groups=false", "pairs.exclude_same_group=true", "pairs.order=augment-then-mix"]),
+        ([4, 4, 4, 4], ["a", "b"], ["labels.classifier_on=projections", "precision=bfloat16"]),
+        ([4, 4, 4], ["a", None, None], ["pairs.distinct_groups=false", "pairs.policy=ppi", "pairs.max_distance_s=0.2", "augment.blur=0.5"]),
     ],
     ids=["no labels", "one video", "one or two frames", "published order, groups left out", "bfloat16", "ppi"],
 )

@@ -22,7 +22,6 @@ from usdata.phantoms.us4 import plan_us4, write_us4
 from usdata.recipe import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-KILLS = 25
 
 
 def tree_bytes(folder: Path) -> dict[str, bytes]:
@@ -50,17 +49,18 @@ def command(raw: Path, out: Path, *further: str) -> list[str]:
     return [sys.executable, "-m", "usdata", "build", "us4", "--raw", str(raw), "--out", str(out), *further]
 
 
-def test_killed_at_25_random_moments_it_ends_in_the_same_bytes(raw: Path, built: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [10, pytest.param(25, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_it_ends_in_the_same_bytes(raw: Path, built: Path, tmp_path: Path, kills: int) -> None:
     """SIGKILL to the whole family of processes; a build that ends before its kill is compared, removed and begun anew."""
     draw = random.Random(20261124)
     out, finished, killed = tmp_path / "set", 0, 0
     expected = tree_bytes(built)
-    while killed < KILLS or not finished:
+    while killed < kills or not finished:
         process = subprocess.Popen(
             command(raw, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=REPOSITORY, start_new_session=True
         )
         try:
-            assert process.wait(timeout=None if killed >= KILLS else 0.3 + 1.5 * draw.random()) == 0
+            assert process.wait(timeout=None if killed >= kills else 0.3 + 1.5 * draw.random()) == 0
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()

@@ -65,7 +65,7 @@ def test_the_copies_are_found(expected: list[dict[str, Any]]) -> None:
     assert pairs == {("clip-0", "mirrored"): True, ("clip-0", "part"): False, ("mirrored", "part"): True}
 
 
-@pytest.mark.parametrize("engine", ["local", "ray"])
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.slow)])
 def test_engines_agree(folder: Path, expected: list[dict[str, Any]], engine: str) -> None:
     """In a process of its own: Ray leaves threads and sockets behind."""
     command = [sys.executable, "-c", BY_ENGINE, engine, str(folder)]
