@@ -179,7 +179,7 @@ def two_views(
     Returns:
         Two tensors (videos, 1, P, P), normalised.
     """
-    outer = frames[:, [0, 2]].float().transpose(0, 1) / 255
+    outer = frames[:, ::2].float().transpose(0, 1) / 255
     anchor = frames[:, 1].float() / 255
     share = coefficients.float().transpose(0, 1)[:, :, None, None]
     if order == "mix-then-augment":

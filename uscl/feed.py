@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -144,7 +144,7 @@ class Feed:
             videos=videos,
             frames=self.read(drawn.frame_rows),
             coefficients=self._move(torch.from_numpy(drawn.coefficients.astype(np.float32))),
-            augmentations=augmentations.to(self.device),
+            augmentations=replace(augmentations, values=self._move(augmentations.values)),
             labels=self._move(torch.from_numpy(self.index.labels[videos])),
             same_group=None if same_group is None else self._move(same_group),
         )
@@ -158,8 +158,10 @@ class Feed:
     def read(self, rows: np.ndarray) -> torch.Tensor:
         """Stored frames of these rows, (..., S, S) uint8 on the device."""
         if self.on_device is not None:
-            return self.on_device[torch.from_numpy(rows).to(self.device)]
+            return self.on_device[self._move(torch.from_numpy(rows))]
         return self._move(torch.from_numpy(self.store.pixels[rows]))
 
     def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        if self.device.type == "cuda":
+            tensor = tensor.pin_memory()  # else the copy would wait for every step that the GPU has still to do
         return tensor.to(self.device, non_blocking=True)

@@ -9,6 +9,8 @@ processes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ def cached_gradients(
     labels: torch.Tensor,
     same_group: torch.Tensor | None,
     part: int,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> dict[str, Any]:
     """Add a batch's gradients to a method's parameters; gives its outcome, which has no graph any more.
 
@@ -32,20 +35,25 @@ def cached_gradients(
         labels: As for the method's `forward`.
         same_group: Likewise.
         part: Videos that pass the network at once.
+        autocast: Around every forward pass; gradients are taken outside of it, as always.
     """
     views = list(zip(view_a.split(part), view_b.split(part), strict=True))
     statistics = [buffer.clone() for buffer in method.buffers()]
     with torch.no_grad():
-        found = [method.embed(*pair) for pair in views]  # type: ignore[operator]
+        with autocast():
+            found = [method.embed(*pair) for pair in views]  # type: ignore[operator]
         # Running statistics see each part once, in the pass that is kept.
         for buffer, before in zip(method.buffers(), statistics, strict=True):
             buffer.copy_(before)
     leaves = [tuple(value.detach().requires_grad_() for value in part_of) for part_of in found]
     features, projections = (_joined([leaf[place] for leaf in leaves]) for place in (0, 1))
-    outcome: dict[str, Any] = method.compare(features, projections, labels, same_group)  # type: ignore[operator]
+    with autocast():
+        outcome: dict[str, Any] = method.compare(features, projections, labels, same_group)  # type: ignore[operator]
     outcome["loss"].backward()
     for pair, leaf in zip(views, leaves, strict=True):
-        kept = [(value, known.grad) for value, known in zip(method.embed(*pair), leaf, strict=True) if known.grad is not None]  # type: ignore[operator]
+        with autocast():
+            embedded = method.embed(*pair)  # type: ignore[operator]
+        kept = [(value, known.grad) for value, known in zip(embedded, leaf, strict=True) if known.grad is not None]
         torch.autograd.backward([value for value, _ in kept], [gradient for _, gradient in kept])
     return {key: value.detach() if isinstance(value, torch.Tensor) else value for key, value in outcome.items()}
 

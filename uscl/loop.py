@@ -75,7 +75,7 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
     began = time.monotonic() - position.seconds
     meter = _Meter(capacity(run.backbone, config.image_size, run.device, run.precision))
     history = run_folder.read_metrics(run.out)
-    finite = torch.ones((), dtype=torch.bool, device=run.device)
+    first_bad = torch.full((), -1, dtype=torch.int64, device=run.device)  # step whose loss or gradient was not finite; -1 = none
     agreed_stop = distributed.StopAgreement()
     warned = False
     said = time.monotonic()
@@ -86,7 +86,8 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
             meter.waited(time.monotonic() - waiting)
             rate = learning_rate(config, batch.epoch + batch.number / batch.of, 1 / batch.of)
             outcome = step(batch, rate)
-            finite &= torch.isfinite(outcome["loss"].detach()) & torch.isfinite(outcome["grad_norm"])
+            fine = torch.isfinite(outcome["loss"]) & torch.isfinite(outcome["grad_norm"])
+            first_bad = torch.where((first_bad < 0) & ~fine, position.step + 1, first_bad)
 
             ended = batch.number + 1 == batch.of
             before = position
@@ -100,8 +101,8 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
             due = run.saver.due(position, ended=ended, over=over, stopping=stopping)
             # Looking at the loss makes the CPU wait for a GPU, so there it is looked at only when a line is due, and below, before a
             # checkpoint is written: that may be due by the clock, which is another one in every process.
-            if (run.device.type == "cpu" or log_due) and not finite:
-                _fail(run, before, position, batch, outcome)
+            if (run.device.type == "cpu" or log_due or stopping) and first_bad >= 0:
+                _fail(run, before, position, batch, outcome, int(first_bad))
             meter.count(2 * len(batch.videos))
             position = replace(position, seconds=time.monotonic() - began)
             if log_due:
@@ -120,7 +121,7 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
                 if sentence:
                     warned = True
                     run_folder.log(run.out, f"warning at step {position.step}: {sentence}")
-            if due and finite:
+            if due and first_bad < 0:
                 run.saver.save(due, position)
             advance(1)
             if stopping:
@@ -189,23 +190,24 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
     }
 
 
-def _fail(run: Run, before: Position, position: Position, batch: Batch, outcome: dict[str, Any]) -> None:
+def _fail(run: Run, before: Position, position: Position, batch: Batch, outcome: dict[str, Any], first_bad: int) -> None:
     """The loss or its gradient is infinite or not a number: keep what is needed to take the step again, and stop.
 
-    Every draw follows from the position, so weights and position are all of it. On the CPU the step has left the weights as they were; on a
-    GPU they may be spoilt, and the last checkpoint leads to the same step again.
+    Every draw follows from the position, so weights and position are all of it. On the CPU the step has left the weights as they were. On a
+    GPU nobody waited to look, and they are spoilt since `first_bad`: the last checkpoint leads to the same step again.
     """
     terms = {name: str(term.item()) for name, term in outcome["terms"].items()} | {"gradient norm": str(outcome["grad_norm"].item())}
-    videos = [run.index.video_ids[video] for video in batch.videos]
+    failure: dict[str, Any] = {"step": first_bad, "seen_at_step": position.step, "epoch": batch.epoch, "terms": terms}
+    if first_bad == position.step:
+        failure["videos"] = [run.index.video_ids[video] for video in batch.videos]
     if processes.is_first():
-        write_json(run.out / run_folder.FAILURE, {"step": position.step, "epoch": batch.epoch, "terms": terms, "videos": videos})
+        write_json(run.out / run_folder.FAILURE, failure)
     if run.device.type == "cpu":
         run.saver.save([checkpoint.FAILED], before)
     run.write("failed", before)
     processes.wait_for_all()
-    reason = f"the loss is no longer finite at step {position.step} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
+    seen = "" if first_bad == position.step else f", seen at step {position.step}"
+    reason = f"the loss is no longer finite at step {first_bad}{seen} ({', '.join(f'{name} {term}' for name, term in terms.items())})"
     kept = f"the weights before it are in {run_folder.CHECKPOINTS}/{checkpoint.FAILED}, " if run.device.type == "cpu" else ""
-    advice = (
-        f"try a lower learning_rate or precision=float32; the batch is in {run_folder.FAILURE}, {kept}other checkpoints are from before"
-    )
+    advice = f"try a lower learning_rate or precision=float32; see {run_folder.FAILURE}; {kept}other checkpoints are from before"
     raise UserError(run.out, reason, advice)

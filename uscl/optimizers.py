@@ -6,6 +6,7 @@ the loop at every step.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,6 +31,9 @@ def make_optimizer(config: Config, network: nn.Module, *, capturable: bool = Fal
         # Biases and normalisation have one axis or none; decay would only pull them towards turning their layer off.
         split = ([parameter for parameter in parameters if (parameter.ndim > 1) is weights] for weights in (True, False))
         groups = [{"params": part, "weight_decay": decay} for part, decay in zip(split, (config.weight_decay, 0.0), strict=True) if part]
+    if capturable:
+        # Its first steps are taken before the graph is recorded, as they must be.
+        warnings.filterwarnings("ignore", message=".*capturable=True.*", category=UserWarning)
     rate: Any = torch.tensor(config.learning_rate, device=parameters[0].device) if capturable else config.learning_rate
     if settings.name in ("adam", "adamw"):
         kind = torch.optim.Adam if settings.name == "adam" else torch.optim.AdamW

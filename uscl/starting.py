@@ -16,6 +16,8 @@ from uscl.tiers import Placement
 from usdata.errors import UserError
 from usdata.manifest import DataSet
 
+MOST_VIDEOS_COUNTED = 500_000
+
 
 def run_device(config: Config) -> tuple[torch.device, str]:
     """The device of a run, and why.
@@ -44,6 +46,17 @@ def run_precision(config: Config, device: torch.device) -> tuple[str, str]:
     return ("bfloat16", "auto on a GPU") if device.type == "cuda" else ("float32", "auto on the CPU")
 
 
+def total_steps(config: Config, index: VideoIndex) -> int:
+    """The steps of a whole run; where groups decide about batches, epochs can differ in them."""
+    if not config.pairs.distinct_groups:
+        return config.epochs * len(batches(config.seed, 0, index, config.batch_size))
+    if config.epochs * len(index) > MOST_VIDEOS_COUNTED:
+        counted = range(0, config.epochs, max(1, config.epochs * len(index) // MOST_VIDEOS_COUNTED))  # near enough for a progress bar
+        found = [len(batches(config.seed, epoch, index, config.batch_size, True)) for epoch in counted]
+        return round(config.epochs * sum(found) / len(found))
+    return sum(len(batches(config.seed, epoch, index, config.batch_size, True)) for epoch in range(config.epochs))
+
+
 def describe(
     config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str, placement: Placement
 ) -> list[str]:
@@ -59,7 +72,7 @@ def describe(
         f"{len(index.frame_rows)} frames in split {', '.join(config.pairs.splits)}; {used}",
         f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
         f"batch: {largest} videos x 2 views = {2 * largest} views of {config.image_size}x{config.image_size}; "
-        f"{len(first)} steps an epoch x {config.epochs} epochs = {len(first) * config.epochs} steps",
+        f"{len(first)} steps an epoch x {config.epochs} epochs = {total_steps(config, index)} steps",
         f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB, tier {placement.tier} ({placement.why}); "
         f"a collapsed network's contrastive loss is "
         f"{math.log(2 * largest - 1):.3f}",

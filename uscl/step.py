@@ -24,7 +24,8 @@ from uscl.optimizers import set_learning_rate
 from uscl.views import two_views
 
 GRAPH_UP_TO = 64  # videos in a batch: beyond, a GPU has work enough to hide its launches
-EAGER_BEFORE_GRAPH = 3  # steps: lazily made handles and workspaces must be there before anything is recorded
+EAGER_BEFORE_GRAPH = 3  # steps of each kind: lazily made handles, workspaces and compiled kernels must be there before anything is recorded
+MOST_GRAPHS = 4  # each holds the activations of a whole step; kinds of batches beyond (by flips and blurs) are stepped as they stand
 
 
 class Step:
@@ -58,7 +59,8 @@ class Step:
         self._network: Callable[..., Any] = torch.compile(method) if config.compile == "model" else method
         self._forward: Callable[..., Any] = torch.compile(self._outcome) if config.compile == "step" else self._outcome
         self._graphs: dict[tuple[Any, ...], _Graph] = {}
-        self._eager_left = EAGER_BEFORE_GRAPH
+        self._taken: dict[tuple[Any, ...], int] = {}
+        self._buffers = list(method.buffers())
         self._use_graphs = graphs
 
     def __call__(self, batch: Batch, rate: float) -> dict[str, Any]:
@@ -73,12 +75,23 @@ class Step:
             step whose loss or gradient is not finite leaves the weights as they were; on a GPU nobody waits to look.
         """
         set_learning_rate(self._optimizer, rate)
-        if self._use_graphs and self._eager_left == 0:
-            return self._replayed(batch)
+        if self._use_graphs and len(batch.videos) == self._config.batch_size:
+            # Other batches (the last of an epoch) come in many sizes: they are stepped as they stand.
+            kind = (batch.augmentations.any_vertical_flip, batch.augmentations.blur_radius, batch.same_group is None)
+            taken = self._taken[kind] = self._taken.get(kind, 0) + 1
+            if kind in self._graphs or (taken > EAGER_BEFORE_GRAPH and len(self._graphs) < MOST_GRAPHS):
+                if kind not in self._graphs:
+                    self._graphs[kind] = _Graph(batch, self._whole)
+                return self._graphs[kind](batch)
+        if self._device.type == "cuda":
+            return self._whole(batch)
+        before = [buffer.clone() for buffer in self._buffers]
         outcome = self._gradients(batch)
-        self._eager_left = max(0, self._eager_left - 1)
-        if self._device.type == "cuda" or bool(torch.isfinite(outcome["loss"]) & torch.isfinite(outcome["grad_norm"])):
+        if bool(torch.isfinite(outcome["loss"]) & torch.isfinite(outcome["grad_norm"])):
             self._move()
+        else:
+            for buffer, value in zip(self._buffers, before, strict=True):
+                buffer.copy_(value)  # BatchNorm has seen the pass
         return outcome
 
     def _views(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,11 +119,12 @@ class Step:
         self._optimizer.zero_grad(set_to_none=True)
         part = self._config.micro_batch_size
         if part is not None and part < len(batch.frames):
-            with self._autocast():
-                outcome = cached_gradients(self._method, *self._views(batch), batch.labels, batch.same_group, part)
+            outcome = cached_gradients(self._method, *self._views(batch), batch.labels, batch.same_group, part, self._autocast)
         else:
             outcome = self._forward(batch)
             outcome["loss"].backward()
+            # Whoever keeps the outcome must not keep the graph of autograd: a CUDA graph could not be recorded beside it.
+            outcome = {key: value.detach() if isinstance(value, torch.Tensor) else value for key, value in outcome.items()}
         distributed.average_gradients(self._method)
         batch_norm.average_statistics(self._method, len(batch.videos))
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -124,13 +138,6 @@ class Step:
         if self._average is not None:
             self._average.update(self._method)
 
-    def _replayed(self, batch: Batch) -> dict[str, Any]:
-        """Replay the graph of batches of this kind; record it first where there is none."""
-        key = (batch.frames.shape, batch.augmentations.any_vertical_flip, batch.augmentations.blur_radius, batch.same_group is None)
-        if key not in self._graphs:
-            self._graphs[key] = _Graph(batch, self._whole)
-        return self._graphs[key](batch)
-
     def _whole(self, batch: Batch) -> dict[str, Any]:
         outcome = self._gradients(batch)
         self._move()
@@ -143,7 +150,8 @@ class _Graph:
     def __init__(self, batch: Batch, step: Callable[[Batch], dict[str, Any]]) -> None:
         self._batch = _copied(batch)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):  # records, and runs nothing
+        # Records, and runs nothing. Meanwhile the feed's thread may go on with the next batch.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._outcome = step(self._batch)
 
     def __call__(self, batch: Batch) -> dict[str, Any]:
@@ -171,7 +179,7 @@ def _copied(batch: Batch) -> Batch:
 
 
 def wants_graphs(config: Config, device: torch.device) -> bool:
-    """Whether steps are to be recorded: on a GPU, where it was asked for or batches are small."""
-    if device.type != "cuda":
+    """Whether steps are to be recorded: on a GPU, if asked for or if batches are small; never compiled code, which may compile anew."""
+    if device.type != "cuda" or config.compile != "off":
         return False
     return config.batch_size <= GRAPH_UP_TO if config.cuda_graph is None else config.cuda_graph

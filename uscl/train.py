@@ -29,7 +29,7 @@ from uscl.pairs import batches, check_batches, index_videos
 from uscl.probe import choose_frames
 from uscl.run_report import write_report
 from uscl.saving import Saver
-from uscl.starting import describe, initialise, initialised, run_device, run_precision
+from uscl.starting import describe, initialise, initialised, run_device, run_precision, total_steps
 from uscl.step import wants_graphs
 from uscl.tensorboard import open_scalars
 from uscl.tiers import place_store
@@ -109,7 +109,7 @@ def pretrain(
     facts += distributed.describe(largest, config.sync_batchnorm)
     probed = choose_frames(index, config.probe, config.seed)
     facts += [probed.describe()] if probed else []
-    steps = config.epochs * len(first_epoch)
+    steps = total_steps(config, index)
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
     for fact in facts:
         say(fact)

@@ -6,7 +6,6 @@ tensors without data, so nothing is computed, changed or drawn; the peak of a CP
 
 from __future__ import annotations
 
-import copy
 import re
 import sys
 import time
@@ -80,7 +79,8 @@ def capacity(backbone: Backbone, image_size: int, device: torch.device, precisio
 def operations_per_view(backbone: Backbone, image_size: int, *, backward: bool = True) -> float:
     """Floating-point operations of convolutions and matrix products for one gray view; an addition and a multiplication are two."""
     # Two views, because BatchNorm refuses to train on a single value a channel.
-    network = copy.deepcopy(backbone).to("meta").train()
+    with torch.device("meta"):  # a fresh one: layers that exchange statistics between processes run on their own device alone
+        network = Backbone(backbone.name).train()
     with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter:
         features = network(torch.empty(2, 1, image_size, image_size, device="meta"))
         if backward:

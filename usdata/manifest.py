@@ -412,6 +412,11 @@ def open_dataset(folder: str | Path) -> DataSet:
     return DataSet(folder=folder, about=about)
 
 
+_ABOUT_KINDS: Mapping[str, type] = {"name": str, "digest": str, "classes": list, "recipe_digest": str} | dict.fromkeys(
+    ("recipe", "counts", "duplicates", "privacy", "licences", "versions"), dict
+)
+
+
 def read_about(folder: Path) -> dict[str, Any]:
     """What `dataset.json` says, whatever the schema version.
 
@@ -431,6 +436,11 @@ def read_about(folder: Path) -> dict[str, Any]:
         raise DataSetError(path, f"is no readable JSON ({error})", "build the set again with 'usdata build'") from None
     if not isinstance(about, dict) or {"name", "digest", "classes", "schema_version"} - about.keys():
         raise DataSetError(path, "is not a data set's description", "build the set again with 'usdata build'")
+    for key, kind in _ABOUT_KINDS.items():
+        if key in about and not isinstance(about[key], kind):
+            raise DataSetError(path, f"holds no {kind.__name__} as '{key}'", "build the set again with 'usdata build'")
+    if not all(isinstance(name, str) for name in about["classes"]):
+        raise DataSetError(path, "names classes that are no text", "build the set again with 'usdata build'")
     return about
 
 

@@ -25,7 +25,7 @@ from usdata.auditing.report import render, summary
 from usdata.auditing.statistics import statistics
 from usdata.auditing.tables import prepare
 from usdata.auditing.terminal import print_audit
-from usdata.console import safe_text
+from usdata.console import safe_text, say
 from usdata.errors import DataSetError, UserError
 from usdata.files import write_text
 from usdata.manifest import REPORT_FILES, open_dataset
@@ -123,6 +123,9 @@ def audit(
     other = None if against is None else open_dataset(against)
     if against is not None:
         refuse_same(opened.folder, Path(against))
+    if pictures and not (opened.folder / "images").is_dir() and len(opened.videos):
+        say(f"{opened.folder} has no images folder: a manifest without its pictures, audited without them")
+        pictures = False
     target = opened.folder if out is None else Path(out)
     if write_report:
         _refuse_target(opened.folder, target)

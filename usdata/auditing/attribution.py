@@ -11,7 +11,7 @@ from typing import Any
 from usdata.auditing.licences import strictest, what_it_asks
 from usdata.auditing.markdown import plain
 from usdata.auditing.tables import Tables
-from usdata.cataloguing import CatalogEntry, catalog
+from usdata.cataloguing import entry_of
 
 FOUND_BY = {
     "name": "the catalogue's entry of that name",
@@ -36,24 +36,11 @@ def attribution(tables: Tables, by_source: list[dict[str, Any]]) -> list[dict[st
     layouts = {source.get("name"): source.get("layout") for source in recipe.get("sources", [])}
     rows = []
     for row in by_source:
-        entry, found_by = _entry(row["source"], layouts.get(row["source"]), recipe.get("name"), len(layouts))
+        entry, found_by = entry_of(row["source"], layouts.get(row["source"]), recipe.get("name"), len(layouts))
         known = {name: getattr(entry, name, None) for name in ("title", "citation", "homepage")}
         counts = {name: row[name] for name in ("source", "licence", "clips", "frames")}
         rows.append(counts | known | {"entry": getattr(entry, "name", None), "found_by": found_by})
     return rows
-
-
-def _entry(source: str, layout: str | None, recipe: str | None, sources: int) -> tuple[CatalogEntry | None, str | None]:
-    entries = {entry.name: entry for entry in catalog()}
-    if source in entries:
-        return entries[source], "name"
-    if layout is not None and layout in entries:
-        return entries[layout], "layout"
-    of_recipe = [entry for entry in entries.values() if recipe is not None and sources == 1 and recipe in (entry.recipe, entry.name)]
-    if len(of_recipe) == 1:
-        return of_recipe[0], "recipe"
-    longest = max((name for name in entries if source.startswith(f"{name}-")), key=len, default=None)
-    return (None, None) if longest is None else (entries[longest], "beginning")
 
 
 def attribution_text(statistics: dict[str, Any]) -> str:

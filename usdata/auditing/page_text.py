@@ -59,7 +59,7 @@ def breakable(text: object) -> Markup:
 def size(value: Any) -> int:
     """About how many bytes of the page a value takes, escaped; never less than its text takes."""
     if isinstance(value, str):
-        return len(str(escape(visible(value))).encode())
+        return len(str(breakable(value)).encode())
     if isinstance(value, dict):
         return sum(size(part) for part in value.values())
     if isinstance(value, list | tuple):

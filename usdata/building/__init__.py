@@ -192,6 +192,7 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
     inputs = identity(
         recipe.digest, steps_digest(STEP_VERSION, DUPLICATES_VERSION, decoder_versions(), listing.private.mark), files_digest(hashes)
     )
+    inputs |= {"step_version": str(STEP_VERSION)}
     shown = {row.public_path: hashes[row.path] for row in rows if row.path in hashes}
     found = existing(out)
     same = found is not None and found.get("input_digest") == inputs["input_digest"]

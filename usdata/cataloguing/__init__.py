@@ -166,6 +166,27 @@ def catalog(name: str | None = None) -> list[CatalogEntry]:
     return [entries[name]]
 
 
+def entry_of(source: str, layout: str | None, recipe: str | None, sources: int) -> tuple[CatalogEntry | None, str | None]:
+    """What is known of a recipe's source, and by what it was found: name, layout, recipe, or the beginning of its name (a guess).
+
+    Args:
+        source: Its name.
+        layout: Its layout.
+        recipe: The recipe's name.
+        sources: Of the recipe; only where it is the one does the recipe's name tell.
+    """
+    entries = {entry.name: entry for entry in catalog()}
+    if source in entries:
+        return entries[source], "name"
+    if layout is not None and layout in entries:
+        return entries[layout], "layout"
+    of_recipe = [entry for entry in entries.values() if recipe is not None and sources == 1 and recipe in (entry.recipe, entry.name)]
+    if len(of_recipe) == 1:
+        return of_recipe[0], "recipe"
+    longest = max((name for name in entries if source.startswith(f"{name}-")), key=len, default=None)
+    return (None, None) if longest is None else (entries[longest], "beginning")
+
+
 @lru_cache(maxsize=1)
 def _entries() -> dict[str, CatalogEntry]:
     folder = Path(str(resources.files("usdata"))) / "cataloguing" / "sources"

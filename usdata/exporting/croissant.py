@@ -99,7 +99,11 @@ def croissant(data: DataSet, *, pictures: bool) -> dict[str, Any]:
         "description": str(data.about.get("description") or f"{data.name}: frames of ultrasound clips, with a manifest."),
         "keywords": sorted({"ultrasound", *data.videos["organ"].dropna(), *data.classes}),
         "identifier": f"sha256:{data.digest}",
-        "license": [name if known is None else known.url for known, name in named],
+        "license": [
+            *(name if known is None else known.url for known, name in named),
+            # No licence of the others is one of these clips.
+            *([f"none is given for {licences[None]:,} of {sum(licences.values()):,} clips"] if None in licences else []),
+        ],
         "citeAs": "\n".join(entry.citation for entry in known_sources(data)),
         "distribution": [_file(data.folder, name) for name in (DATASET_JSON, *sorted(SCHEMAS))],
         "recordSet": [_table(name, labelled=bool(data.classes)) for name in _TABLES],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from usdata.cataloguing import CatalogEntry, catalog
+from usdata.cataloguing import CatalogEntry, entry_of
 from usdata.manifest import DataSet
 
 ATTRIBUTION = "ATTRIBUTION.md"
@@ -73,8 +73,14 @@ def clips_by_licence(kept: pd.DataFrame) -> dict[str | None, int]:
 
 def known_sources(data: DataSet) -> list[CatalogEntry]:
     """The catalogue's entries of this set's sources, sorted by name; a source that the catalogue does not know is not among them."""
-    names = set(data.videos["source"])
-    return [entry for entry in catalog() if entry.name in names]
+    recipe = data.about.get("recipe") or {}
+    layouts = {each.get("name"): each.get("layout") for each in recipe.get("sources", [])}
+    found = {}
+    for source in sorted(set(data.videos["source"])):
+        entry, _ = entry_of(source, layouts.get(source), recipe.get("name"), len(layouts))
+        if entry is not None:
+            found[entry.name] = entry
+    return [found[name] for name in sorted(found)]
 
 
 def copy_attribution(data: DataSet, folder: Path) -> bool:

@@ -21,6 +21,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from usdata import manifest
+from usdata.building import STEP_VERSION
 from usdata.building.staging import STEPS, disk_errors, is_whole, journalled, locked, put_in_place, recover, refuse_nested, refuse_occupied
 from usdata.building.tables import decoder_versions
 from usdata.console import progress
@@ -208,10 +209,14 @@ def compared(opened: manifest.DataSet, videos: Sequence[Mapping[str, Any]], made
 def other_decoders(opened: manifest.DataSet) -> dict[str, tuple[str, str]]:
     """Packages that decide about pixels and are of another version here than when the set was built: name to (then, now)."""
     then, now = opened.about.get("versions", {}), decoder_versions()
+    then, now = dict(then), dict(now)
+    # Sets from before this was noted were made by other steps.
+    then[STEPS_OF_USDATA], now[STEPS_OF_USDATA] = str(opened.about.get("step_version", "older")), str(STEP_VERSION)
     names = sorted(name for name in now.keys() | (then.keys() & _DECODERS) if then.get(name) != now.get(name))
     return {name: (str(then.get(name, "none")), now.get(name, "none")) for name in names}
 
 
+STEPS_OF_USDATA = "usdata's steps"
 _DECODERS = {"av", "decord", "h5py", "imagecodecs", "nibabel", "numpy", "opencv-python-headless", "pillow", "pydicom"}
 
 

@@ -51,6 +51,7 @@ def step_of(video: Mapping[str, Any], clip: RawClip, recipe: Recipe, raw: Path, 
         video_id=video_id,
         raw=raw / clip.path,
         members=clip.members,
+        shown=str(video["path"]),  # what readers say of a file must not tell its name here
         bytes=int(video["bytes"]),
         images=staging / "images" / video_id,
         images_path=f"images/{video_id}",
@@ -88,7 +89,8 @@ def differences(video: Mapping[str, Any], frames: Sequence[Mapping[str, Any]], m
     for what in BESIDE:
         for column in (f"{what}_path", f"{what}_sha256"):
             if video[column] != made["video"].get(column):
-                found.append(f"its {what.replace('_', ' ')} picture has other pixels")
+                equal = " (its frames are equal)" if not found else ""
+                found.append(f"its {what.replace('_', ' ')} picture has other pixels{equal}")
                 break
     return found
 

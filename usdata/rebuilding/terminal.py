@@ -23,7 +23,7 @@ def print_rebuild(result: RebuildResult) -> None:
         more = f" and {len(result.moved) - 1:,} more" if len(result.moved) > 1 else ""
         print(safe_text(f"found under other names, by content: {video} as {path}{more}"))
     if result.faults and result.decoders:
-        print("other versions decode here: " + ", ".join(f"{name} {then} -> {now}" for name, (then, now) in result.decoders.items()))
+        print("other versions work here: " + ", ".join(f"{name} {then} -> {now}" for name, (then, now) in result.decoders.items()))
     equal = f"{result.clips:,} clips, {result.frames:,} frames: pixels equal to the manifest's ({result.seconds:.1f} s)"
     if not result.written:
         print(f"{equal}; {_clips(len(result.faults))} not, so nothing was written to {safe_text(str(result.out))}")

@@ -94,14 +94,18 @@ def validate(
         lambda: check_references(tables),
         lambda: check_copies(tables, about),
         lambda: check_counts(tables, about),
-        lambda: check_parts(tables),
+        lambda: check_parts(tables, about),
         lambda: check_paths(tables),
         lambda: check_pictures(folder, tables),
     ]
     promises = [check_files(folder, about), columns]
     # With columns of another type nothing further can be asked.
     if not any(" is " in fault and "column '" in fault for fault in columns.broken):
-        promises += [check() for check in checks]
+        order, values = checks[0](), checks[1]()
+        promises += [order, values]
+        if any(" is null at " in fault for fault in values.broken):
+            return ValidationResult(opened.name, opened.digest, promises, time.monotonic() - start)
+        promises += [check() for check in checks[2:]]
         if deep and (folder / "images").exists():
             promises.append(check_pixels(folder, tables, run))
         if raw is not None:
