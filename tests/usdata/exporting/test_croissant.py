@@ -1,8 +1,8 @@
 """Croissant metadata as `mlcroissant` validates and reads it, and the manifest that is published without pictures."""
 
 import json
-import re
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
