@@ -155,3 +155,24 @@ def test_tables_that_were_changed_are_refused(built: Path, raw: Path, tmp_path: 
         rebuild(tables, raw=raw, out=tmp_path / "again")
     with pytest.raises(UserError, match="inside the folder of raw clips"):
         rebuild(published(built, tmp_path / "fresh"), raw=raw, out=raw / "set")
+
+
+def test_a_set_that_lacks_a_whole_fold_keeps_the_others_numbers(built: Path, raw: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(raw, tmp_path / "raw"))
+    frames = pq.read_table(built / FRAMES).to_pylist()
+    gone = {row["video_id"] for row in frames if row["fold"] == 1}
+    for row in pq.read_table(built / VIDEOS).to_pylist():
+        if row["video_id"] in gone:
+            (copy / row["path"]).unlink()
+    part = rebuild(published(built, tmp_path / "manifest"), raw=copy, out=tmp_path / "again", workers=2, partial=True)
+    assert set(part.faults) == gone
+    left = {row["fold"] for row in pq.read_table(tmp_path / "again" / FRAMES).to_pylist()}
+    assert left == {row["fold"] for row in frames} - {1}
+    assert validate(tmp_path / "again").holds
+
+
+def test_sets_of_other_steps_are_named(built: Path, raw: Path, tmp_path: Path) -> None:
+    tables = published(built, tmp_path / "manifest")
+    about = json.loads((tables / "dataset.json").read_text())
+    (tables / "dataset.json").write_text(json.dumps(about | {"step_version": "3"}))
+    assert rebuild(tables, raw=raw, out=tmp_path / "again", workers=2).decoders == {"usdata's steps": ("3", about["step_version"])}

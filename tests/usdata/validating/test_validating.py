@@ -14,6 +14,7 @@ import pytest
 
 from usdata import manifest
 from usdata.building import build
+from usdata.errors import DataSetError
 from usdata.manifest import DUPLICATES, EXCLUDED, FRAMES, VIDEOS
 from usdata.phantoms import phantom
 from usdata.validating import validate
@@ -166,3 +167,18 @@ def test_raw_files_that_changed_or_went(built: Path, raw: Path, tmp_path: Path) 
     assert [row.split(": ")[0] for row in rows] == [videos[0]["video_id"], videos[1]["video_id"]]
     assert "has changed" in rows[0]
     assert "is missing" in rows[1]
+
+
+@pytest.mark.parametrize(
+    "broken_key", [{"counts": None}, {"duplicates": None}, {"classes": [1, 2]}, {"classes": None}, {"recipe": "x"}, {"privacy": 3}]
+)
+def test_a_description_of_other_kinds_is_one_line(standing: Path, broken_key: dict[str, Any]) -> None:
+    (standing / "dataset.json").write_text(json.dumps(about(standing) | broken_key))
+    with pytest.raises(DataSetError, match=r"dataset\.json: "):
+        validate(standing)
+
+
+@pytest.mark.parametrize("column", ["path", "video_id", "frame_id"])
+def test_nulls_in_keys_are_told_and_nothing_further_is_asked(standing: Path, column: str) -> None:
+    spoil(standing, FRAMES, lambda rows: first(rows, **{column: None}))
+    assert "values" in broken(standing, deep=True)
