@@ -31,7 +31,7 @@ from uscl.methods import make_method
 from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex
 from uscl.schedule import learning_rate
-from uscl.starting import run_device, run_precision
+from uscl.starting import move, run_device, run_precision
 from uscl.step import Step, wants_graphs
 from uscl.tiers import place_store
 from uscl.utilisation import capacity
@@ -89,9 +89,7 @@ class Training:
         self.device, _ = run_device(config)
         self.precision, _ = run_precision(config, self.device)
         method, self.backbone = make_method(config, 12)
-        method.to(self.device).train()
-        if config.channels_last:
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        move(method.train(), self.device, config, self.precision)
         graphs = wants_graphs(config, self.device)
         self.step = Step(config, method, make_optimizer(config, method, capturable=graphs), self.device, self.precision, graphs=graphs)
         self.feed = Feed(store, index, config, self.device, place_store(config.store.tier, store.pixels.nbytes, self.device))

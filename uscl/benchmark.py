@@ -27,7 +27,7 @@ from uscl.frames import FrameStore, open_store
 from uscl.methods import make_method
 from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex, index_videos
-from uscl.starting import run_device, run_precision
+from uscl.starting import move, run_device, run_precision
 from uscl.step import Step, wants_graphs
 from uscl.utilisation import capacity
 from uscl.views import two_views
@@ -117,7 +117,7 @@ def bench(
             name, classes, index = data.name, len(data.classes), index_videos(data, config.pairs.splits)
             store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
         method, backbone = make_method(config, classes if config.labels.weight > 0 else 0)
-        step = _Step(config, Feed(store, index, config, device), method.to(device), precision)
+        step = _Step(config, Feed(store, index, config, device), method, precision)
         times, batch = _measured(step, seconds)
     views = 2 * batch
     stages = tuple(_speed(stage, views, measured) for stage, measured in times.items())
@@ -165,8 +165,7 @@ class _Step:
 
     def __init__(self, config: Config, feed: Feed, method: nn.Module, precision: str) -> None:
         self.config, self.feed, self.method, self.precision = config, feed, method.train(), precision
-        if config.channels_last if config.channels_last is not None else precision == "bfloat16":
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        move(method, feed.device, config, precision)
         graphs = wants_graphs(config, feed.device)
         self.optimizer = make_optimizer(config, method, capturable=graphs)
         self._step = Step(config, method, self.optimizer, feed.device, precision, graphs=graphs)

@@ -23,6 +23,7 @@ import torch
 from uscl import checkpoint
 from uscl.checkpoint import Found
 from uscl.config import Config, config_yaml, differences, make_config, read_settings
+from uscl.metric_lines import whole_lines
 from uscl.processes import first_only, world_size
 from uscl.torchvision_compat import torchvision
 from usdata.console import say
@@ -177,17 +178,10 @@ def read_metrics(out: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: A line before that is damaged.
     """
-    path = out / METRICS
-    if not path.is_file():
-        return []
     lines = []
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            line = json.loads(text)
-            if not isinstance(line, dict) or not isinstance(line.get("step"), int):
-                raise ValueError("no step")
-        except ValueError:
-            raise UserError(path, f"line {number} is damaged", "delete the line, or start again with --overwrite") from None
+    for number, line in enumerate(whole_lines(out / METRICS), start=1):
+        if line is None:
+            raise UserError(out / METRICS, f"line {number} is damaged", "delete the line, or start again with --overwrite")
         lines.append(line)
     return lines
 

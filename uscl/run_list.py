@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from uscl.config import flat
+from uscl.metric_lines import whole_lines
 from usdata.console import safe_text
 from usdata.errors import UserError
 
@@ -153,16 +154,10 @@ def _mapping(path: Path, problems: list[str]) -> dict[str, Any]:
 
 
 def _lines(path: Path, problems: list[str]) -> list[dict[str, Any]]:
-    """The whole lines of metrics; a last one that is being written, or that a kill cut short, is not one."""
-    if not path.is_file():
-        return []
+    """The lines of metrics up to the first that is damaged."""
     lines = []
-    for number, text in enumerate(path.read_bytes().split(b"\n")[:-1], start=1):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            line = None
-        if not isinstance(line, dict):
+    for number, line in enumerate(whole_lines(path), start=1):
+        if line is None:
             problems.append(f"line {number} of {path.name} is damaged")
             break
         lines.append(line)

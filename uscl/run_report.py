@@ -63,12 +63,13 @@ PLOTS: tuple[tuple[str, str, tuple[Curve, ...]], ...] = (
 )
 
 
-def write_report(out: Path, config: Config) -> Path:
+def write_report(out: Path, config: Config, width: int) -> Path:
     """Write RUN/report.html from what stands in the run's folder.
 
     Args:
         out: The run's folder.
         config: Its configuration.
+        width: Length of its backbone's feature vector.
     """
     run, lines = run_folder.read_run(out), run_folder.read_metrics(out)
     environment = jinja2.Environment(
@@ -78,7 +79,6 @@ def write_report(out: Path, config: Config) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    width = {"resnet50": 2048}.get(config.backbone, 512)
     sentence = verdict(lines, width, share_done=1)
     page = environment.get_template("run_report.html.jinja").render(
         sentences=_sentences(run, lines, sentence),

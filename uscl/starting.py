@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from uscl import processes, run_folder
 from uscl.config import Config
@@ -15,6 +16,15 @@ from uscl.pairs import VideoIndex, batches
 from uscl.tiers import Placement
 from usdata.errors import UserError
 from usdata.manifest import DataSet
+
+
+def move(method: nn.Module, device: torch.device, config: Config, precision: str) -> None:
+    """Put a network where it trains, in the configured layout of its tensors."""
+    method.to(device)
+    last = config.channels_last if config.channels_last is not None else precision == "bfloat16"
+    if last:
+        method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
 
 MOST_VIDEOS_COUNTED = 500_000
 

@@ -29,7 +29,7 @@ from uscl.pairs import batches, check_batches, index_videos
 from uscl.probe import choose_frames
 from uscl.run_report import write_report
 from uscl.saving import Saver
-from uscl.starting import describe, initialise, initialised, run_device, run_precision, total_steps
+from uscl.starting import describe, initialise, initialised, move, run_device, run_precision, total_steps
 from uscl.step import wants_graphs
 from uscl.tensorboard import open_scalars
 from uscl.tiers import place_store
@@ -128,9 +128,7 @@ def pretrain(
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)
         prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
         batch_norm.prepare(method, whole_batch=config.sync_batchnorm, device=device)
-        method.to(device)
-        if config.channels_last if config.channels_last is not None else precision == "bfloat16":
-            method.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        move(method, device, config, precision)
         optimizer = make_optimizer(config, method, capturable=wants_graphs(config, device))
         average = None if config.average.decay is None else Average(method, config.average.decay)
         position = Position(0, 0, 0, 0.0, config.digest, data.digest)
@@ -183,7 +181,7 @@ def pretrain(
         if processes.is_first():
             exported = export_backbone(out, run.handed_out, _export_facts(config, data, position.step, Path(recipe).stem, record))
             run.write("finished", position, exported)
-            write_report(out, config)
+            write_report(out, config, backbone.width)
     if sentence := verdict(history, backbone.width, share_done=1):
         run_folder.log(out, f"warning: {sentence}")
     if sentence := saver.unheard():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from usdata.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[2]
 SMALL = ["image_size=32", "batch_size=4", "device=cpu"]
 STAGES = ["draws", "store read", "augment", "forward", "backward", "optimiser", WHOLE]
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
 
 
 def test_stages_add_up_to_the_step(capsys: pytest.CaptureFixture[str]) -> None:

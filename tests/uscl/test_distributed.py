@@ -19,8 +19,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from tests.uscl import ranks
-from tests.uscl.test_train import metrics_of
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import metrics_of, write_set
 from uscl import batch_norm, distributed, processes
 from uscl.augment import two_views
 from uscl.config import load_config
@@ -34,14 +33,6 @@ from usdata.manifest import open_dataset
 
 TOLERANCE = 1e-12
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "uscl", "pretrain"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    """Networks this small only wait for a second thread."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("OMP_NUM_THREADS", "1")
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The cached gradient is the gradient: held against one graph over all parts, in float64."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,14 +11,6 @@ from uscl.config import load_config
 from uscl.gradient_cache import cached_gradients
 from uscl.methods import make_method
 from uscl.train import pretrain
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("part", [1, 2, 3, 5])

@@ -2,12 +2,10 @@
 
 import json
 import re
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.uscl.tiny_set import write_set
 from uscl.config import load_config
@@ -15,14 +13,6 @@ from uscl.run_report import HEIGHT, PLOTS, Curve, plot, write_report
 from uscl.train import pretrain
 
 SETTINGS = ["image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.log_every_steps=1", "probe.every_epochs=1"]
-
-
-@pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    before = torch.get_num_threads()
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    yield
-    torch.set_num_threads(before)
 
 
 class Page(HTMLParser):
@@ -47,7 +37,7 @@ def test_a_finished_run_has_its_page(tmp_path: Path) -> None:
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"{last['contrast']:.3f}" in text
     assert str(tmp_path) not in text
-    write_report(run, load_config("uscl", SETTINGS))
+    write_report(run, load_config("uscl", SETTINGS), 512)
     assert (run / "report.html").read_text() == text
 
 
@@ -56,7 +46,7 @@ def test_names_from_the_data_run_nothing(tmp_path: Path) -> None:
     run.mkdir()
     about = {"recipe": "<script>alert(1)</script>", "dataset": {"name": "<img src=x onerror=alert(1)>", "videos": 3}, "status": "running"}
     (run / "run.json").write_text(json.dumps(about))
-    write_report(run, load_config("uscl"))
+    write_report(run, load_config("uscl"), 512)
     page = Page((run / "report.html").read_text())
     assert "script" not in page.tags
     assert "img" not in page.tags

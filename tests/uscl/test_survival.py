@@ -8,14 +8,11 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import metrics_of, write_set
 from uscl import run_folder
 from uscl.checkpoint import verify
 from uscl.train import pretrain
@@ -24,16 +21,6 @@ from usdata.files import sha256_file
 
 SETTINGS = ["image_size=32", "batch_size=4", "device=cpu", "checkpoint.every_epochs=1", "checkpoint.log_every_steps=1"]
 KEEPING = ["checkpoint.keep_every_steps=2", "checkpoint.keep_last=1", "checkpoint.best=loss"]
-RATES = ("views_per_s", "data_wait_share", "utilisation", "peak_memory_mb")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +39,6 @@ def tensors_of(run: Path) -> dict[str, str]:
     """Digests of all tensors that a run leaves behind, but of `previous`, which depends on when the run was last saved."""
     files = sorted(path for path in run.rglob("*.safetensors") if path.parent.name != "previous")
     return {path.relative_to(run).as_posix(): sha256_file(path) for path in files}
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key not in RATES} for line in run_folder.read_metrics(run)]
 
 
 # Every session is a fork of one process that has imported everything and started nothing, so that a kill costs no second start.

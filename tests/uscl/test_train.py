@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import metrics_of, write_set
 from uscl import checkpoint, run_folder, tensorboard
 from uscl.config import Config, load_config
 from uscl.methods import make_method
@@ -43,18 +42,7 @@ SETTINGS = [
     "checkpoint.log_every_steps=1",
     "checkpoint.keep_every_steps=5",
 ]
-RATES = ("views_per_s", "data_wait_share", "utilisation", "peak_memory_mb")
 WEIGHTS = ("checkpoints/last/model.safetensors", "checkpoints/last/optimizer.safetensors", "export/backbone.safetensors")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small only wait for a second thread, above all where tests share the cores."""
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setenv("OMP_NUM_THREADS", "1")
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +56,6 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     result = pretrain(dataset, out=out, overrides=SETTINGS)
     assert (result.out, result.steps, result.epochs) == (out, 6, 3)
     return out
-
-
-def metrics_of(run: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in RATES} for line in lines]
 
 
 def assert_same_run(run: Path, reference: Path) -> None:

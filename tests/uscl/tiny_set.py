@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from usdata import manifest
+
+# What of a line of metrics is of the machine and the moment, and not of the run.
+RATES = ("views_per_s", "data_wait_share", "utilisation", "peak_memory_mb")
+
+
+def metrics_of(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics, without what no two runs share."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in RATES} for line in lines]
 
 
 def write_set(

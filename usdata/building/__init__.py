@@ -16,7 +16,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -41,14 +40,15 @@ from usdata.building.staging import (
     remove_strays,
     taken_over,
 )
+from usdata.building.stepping import take_steps
 from usdata.building.tables import decoder_versions, source_counts, unexpected_counts, write_tables
 from usdata.cataloguing.overlaps import known_overlaps
 from usdata.console import progress, say
 from usdata.duplicates.index import is_installed
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.duplicates.search import Clips, rows_of, same_scans
-from usdata.engines import Failure, Runner, runner
-from usdata.errors import ReadError, Stopped, UserError
+from usdata.engines import Runner, runner
+from usdata.errors import ReadError, UserError
 from usdata.files import canonical_json, sha256_text
 from usdata.layouts import RawVideo, list_videos, listed
 from usdata.readers.archives import size_of
@@ -57,7 +57,7 @@ from usdata.recipe_files import load_recipe
 from usdata.seeing import Seeing
 from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
-from usdata.video_step import VideoTask, no_result, process_video, raw_digest
+from usdata.video_step import VideoTask, no_result, raw_digest
 
 STEP_VERSION = 15  # raised when the per-video step's output changes, so that old journals are done again
 
@@ -220,7 +220,7 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
             else []
         )
         about, notes = write_tables(rows, results, hashes, recipe, staging, inputs, listing.private.identifiers, scans)
-        remove_strays(staging, rows, results)
+        remove_strays(staging, [row.video_id for row in rows if results[row.video_id]["kept"]], [row.video_id for row in rows])
         os.sync()  # before the rename says that everything is there
         put_in_place(staging, out)
     notes += [f"the published {name} is gone: apply it again with 'usdata split {out.name} --published FILE --apply'" for name in published]
@@ -307,7 +307,7 @@ def _run_steps(
     reused = sum(row.status == "ok" for row in rows) - len(tasks)
     if reused:
         say(f"{reused:,} clips are done already and taken over, {len(tasks):,} to go")
-    _do(tasks, "reading clips", recipe, run, stop, results)
+    results |= take_steps(tasks, "reading clips", recipe.read, run, stop)
     shapes = offered(rows, results) if recipe.field_of_view.consensus else {}
     # A step that was done with the same shapes is done; the key of its journal is that of the step without any.
     again = [
@@ -315,33 +315,8 @@ def _run_steps(
         for video_id, task in every.items()
         if tuple(results[video_id].get("consensus", ())) != shapes.get(video_id, ())
     ]
-    _do(again, "reading clips again", recipe, run, stop, results)
+    results |= take_steps(again, "reading clips again", recipe.read, run, stop)
     return results, reused
-
-
-def _do(tasks: list[VideoTask], title: str, recipe: Recipe, run: Runner, stop: StopFlag, results: dict[str, dict[str, Any]]) -> None:
-    """Run per-video steps; their results go into `results`.
-
-    Raises:
-        Stopped: A signal came before all were done.
-    """
-    if not tasks:
-        return
-    # Long clips first, so that no worker is left with one at the end.
-    tasks.sort(key=lambda task: (-task.bytes, task.video_id))
-    left = len(tasks)
-    with (
-        stop.deferred(),
-        progress(title, len(tasks), "clips") as advance,
-        closing(run(process_video, tasks, timeout_s=recipe.read.timeout_s, memory_mb=recipe.read.memory_mb)) as done,
-    ):
-        for position, outcome in done:
-            task = tasks[position]
-            results[task.video_id] = no_result("failed", outcome.reason) if isinstance(outcome, Failure) else outcome
-            left -= 1
-            advance(1)
-            if stop.name is not None and left:
-                raise Stopped(f"stopped with {len(tasks) - left} of {len(tasks)} clips done and saved; run the same command again to go on")
 
 
 def _task(row: RawVideo, content: tuple[str, int], source: Source, recipe: Recipe, raw: Path, staging: Path) -> VideoTask:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,6 @@ from typing import Any
 from usdata import manifest
 from usdata.errors import UserError
 from usdata.files import canonical_json, sha256_file, sha256_text, write_text
-from usdata.layouts import RawVideo
 from usdata.video_step import VideoTask
 
 STEPS = ".steps"
@@ -191,19 +190,25 @@ def _replaced(out: Path) -> Path:
     return out.parent / f".{out.name}.replaced"
 
 
-def remove_strays(folder: Path, rows: Sequence[RawVideo], results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Whatever earlier, interrupted builds left in the staging folder: half-written files, and clips of another recipe."""
+def remove_strays(folder: Path, kept: Iterable[str], journalled_too: Iterable[str] = ()) -> None:
+    """Whatever earlier, interrupted builds left in the staging folder: half-written files, and clips of another recipe.
+
+    Args:
+        folder: The staging folder.
+        kept: video_id of every clip whose pictures stay.
+        journalled_too: Likewise of those whose journals stay.
+    """
     for path in folder.iterdir():
         if path.name not in CONTRACT_NAMES:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-    wanted = {f"images/{row.video_id}" for row in rows if results[row.video_id]["kept"]}
+    wanted = {f"images/{video_id}" for video_id in kept}
     for source in (folder / "images").glob("*"):
         for video in source.iterdir():
             if f"images/{source.name}/{video.name}" not in wanted:
                 shutil.rmtree(video)
         if not any(source.iterdir()):
             source.rmdir()
-    journals = {journal_name(row.video_id) for row in rows}
+    journals = {journal_name(video_id) for video_id in journalled_too}
     for journal in (folder / STEPS).glob("*"):
         if journal.name not in journals:
             journal.unlink()

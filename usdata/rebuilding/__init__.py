@@ -13,7 +13,6 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,29 @@ from pydantic import ValidationError
 
 from usdata import manifest
 from usdata.building import STEP_VERSION
-from usdata.building.staging import STEPS, disk_errors, is_whole, journalled, locked, put_in_place, recover, refuse_nested, refuse_occupied
+from usdata.building.staging import (
+    STEPS,
+    disk_errors,
+    is_whole,
+    journalled,
+    locked,
+    put_in_place,
+    recover,
+    refuse_nested,
+    refuse_occupied,
+    remove_strays,
+)
+from usdata.building.stepping import take_steps
 from usdata.building.tables import decoder_versions
-from usdata.console import progress
-from usdata.engines import Failure, Runner, runner
-from usdata.errors import DataSetError, Stopped, UserError
+from usdata.engines import Runner, runner
+from usdata.errors import DataSetError, UserError
 from usdata.files import canonical_json
 from usdata.rebuilding.partial import write_without
 from usdata.rebuilding.raw_clips import find_clips
 from usdata.rebuilding.steps import differences, step_of
 from usdata.recipe import Recipe
 from usdata.signals import StopFlag, stop_signals
-from usdata.video_step import VideoTask, no_result, process_video
+from usdata.video_step import VideoTask
 
 
 @dataclass(frozen=True)
@@ -122,7 +132,9 @@ def rebuild(
         moved = {row["video_id"]: found[row["video_id"]].path for row in videos if _moved(row, found[row["video_id"]].path)}
         written = not faults or (partial and len(faults) < len(videos))
         if written:
-            _keep_only(staging, [row["video_id"] for row in videos if row["video_id"] not in faults])
+            # No journals: a later build's steps decide for themselves, and have no use for these.
+            remove_strays(staging, [row["video_id"] for row in videos if row["video_id"] not in faults])
+            shutil.rmtree(staging / STEPS, ignore_errors=True)
             _write_tables(opened, staging, faults)
             os.sync()  # before the rename says that everything is there
             put_in_place(staging, target)
@@ -163,34 +175,15 @@ def kept_clips(opened: manifest.DataSet) -> list[dict[str, Any]]:
     return [row for row in rows if row["status"] == "ok"]
 
 
-def made_again(tasks: list[VideoTask], recipe: Recipe, run: Runner, stop: StopFlag) -> dict[str, Mapping[str, Any]]:
+def made_again(tasks: Sequence[VideoTask], recipe: Recipe, run: Runner, stop: StopFlag) -> dict[str, dict[str, Any]]:
     """Run the steps that are not journalled yet; video_id to result.
 
     Raises:
         Stopped: A signal came before all were done.
     """
-    results: dict[str, Mapping[str, Any]] = {}
-    to_do = []
-    for task in tasks:
-        finished = journalled(task)
-        if finished is None:
-            to_do.append(task)
-        else:
-            results[task.video_id] = finished
-    to_do.sort(key=lambda task: (-task.bytes, task.video_id))  # no worker is left with a long one at the end
-    left = len(to_do)
-    with (
-        stop.deferred(),
-        progress("making pictures again", len(to_do), "clips") as advance,
-        closing(run(process_video, to_do, timeout_s=recipe.read.timeout_s, memory_mb=recipe.read.memory_mb)) as done,
-    ):
-        for position, outcome in done:
-            results[to_do[position].video_id] = no_result("failed", outcome.reason) if isinstance(outcome, Failure) else outcome
-            left -= 1
-            advance(1)
-            if stop.name is not None and left:
-                raise Stopped(f"stopped with {len(tasks) - left} of {len(tasks)} clips done and saved; run the same command again to go on")
-    return results
+    finished = {task.video_id: found for task in tasks if (found := journalled(task)) is not None}
+    left = [task for task in tasks if task.video_id not in finished]
+    return finished | take_steps(left, "making pictures again", recipe.read, run, stop)
 
 
 def compared(opened: manifest.DataSet, videos: Sequence[Mapping[str, Any]], made: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
@@ -228,21 +221,6 @@ def _standing(target: Path) -> dict[str, Any] | None:
     if not (target / manifest.DATASET_JSON).is_file():
         return None
     return manifest.open_dataset(target).about
-
-
-def _keep_only(staging: Path, videos: Sequence[str]) -> None:
-    """Leave the pictures of these clips and nothing else: journals are of no use to a later build, whose steps decide for themselves."""
-    wanted = {f"images/{video}" for video in videos}
-    for path in staging.iterdir():
-        if path.name not in ("images", STEPS):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    shutil.rmtree(staging / STEPS, ignore_errors=True)
-    for source in (staging / "images").glob("*"):
-        for clip in source.iterdir():
-            if f"images/{source.name}/{clip.name}" not in wanted:
-                shutil.rmtree(clip)
-        if not any(source.iterdir()):
-            source.rmdir()
 
 
 def _write_tables(opened: manifest.DataSet, staging: Path, faults: Mapping[str, Sequence[str]]) -> None:

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from usdata.console import progress
 from usdata.engines import Failure, Runner
-from usdata.manifest import FRAMES, VIDEOS, is_inside
+from usdata.errors import DataSetError
+from usdata.manifest import FRAMES, VIDEOS
+from usdata.stored_pixels import stored_pixels
 from usdata.validating.promise import Promise
 from usdata.validating.schema import places
 
@@ -85,25 +86,24 @@ def _stays(folder: Path, path: str) -> bool:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """Pictures of one clip: path, digest, height and width (None where the table does not say)."""
+    """Pictures of one clip: path and digest."""
 
     folder: Path
-    pictures: tuple[tuple[str, str, int | None, int | None], ...]
+    pictures: tuple[tuple[str, str], ...]
 
 
 def check_pixels(folder: Path, tables: Mapping[str, pa.Table], run: Runner) -> Promise:
-    """Every picture decodes to the pixels that its digest is of."""
-    of_clip: dict[str, list[tuple[str, str, int | None, int | None]]] = defaultdict(list)
-    for row in tables[FRAMES].select(["video_id", "path", "pixel_sha256", "height", "width"]).to_pylist():
-        of_clip[row["video_id"]].append((row["path"], row["pixel_sha256"], row["height"], row["width"]))
+    """Every picture decodes to the pixels (and so the size) that its digest is of."""
+    of_clip: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for row in tables[FRAMES].select(["video_id", "path", "pixel_sha256"]).to_pylist():
+        of_clip[row["video_id"]].append((row["path"], row["pixel_sha256"]))
     unknown = 0
     for what in BESIDE:
         for row in tables[VIDEOS].select(["video_id", f"{what}_path", f"{what}_sha256"]).to_pylist():
             if row[f"{what}_path"] is not None and row[f"{what}_sha256"] is not None:
-                of_clip[row["video_id"]].append((row[f"{what}_path"], row[f"{what}_sha256"], None, None))
+                of_clip[row["video_id"]].append((row[f"{what}_path"], row[f"{what}_sha256"]))
             unknown += row[f"{what}_path"] is not None and row[f"{what}_sha256"] is None
-    # A path that leaves the folder is told by its own promise and is not opened.
-    tasks = [_Wanted(folder, tuple(pictures for pictures in of_clip[video] if is_inside(pictures[0]))) for video in sorted(of_clip)]
+    tasks = [_Wanted(folder, tuple(of_clip[video])) for video in sorted(of_clip)]
     broken: list[str] = []
     with (
         progress("decoding pictures", len(tasks), "clips") as advance,
@@ -119,25 +119,10 @@ def check_pixels(folder: Path, tables: Mapping[str, pa.Table], run: Runner) -> P
 
 def other_pictures(task: _Wanted) -> list[str]:
     """Which pictures of a clip are not what the tables say, with how."""
-    import cv2
-    import numpy as np
-
-    from usdata.duplicates.fingerprints import pixel_digest
-
     broken = []
-    for path, digest, height, width in task.pictures:
+    for path, digest in task.pictures:
         try:
-            content = (task.folder / path).read_bytes()
-        except FileNotFoundError:
-            broken.append(f"{path}: is missing")
-            continue
-        pixels: Any = cv2.imdecode(np.frombuffer(content or b"\0", np.uint8), cv2.IMREAD_UNCHANGED)
-        if pixels is None:
-            broken.append(f"{path}: does not decode")
-        elif pixels.ndim != 2 or pixels.dtype != np.uint8:
-            broken.append(f"{path}: is no picture of 8-bit gray")
-        elif (height, width) != (None, None) and pixels.shape != (height, width):
-            broken.append(f"{path}: has {pixels.shape[1]}x{pixels.shape[0]} pixels, in the table {width}x{height}")
-        elif pixel_digest(pixels) != digest:
-            broken.append(f"{path}: has other pixels than its digest is of")
+            stored_pixels(task.folder, path, pixel_sha256=digest)
+        except DataSetError as error:
+            broken.append(f"{path}: {error.reason}")
     return broken

@@ -30,11 +30,6 @@ TEXTURES = ("across", "down", "blotches") * 4
 SIZE = 40
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def textures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_texture_set(

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
@@ -24,11 +23,6 @@ from usdata.manifest import open_dataset
 SIZE = 32
 SETTINGS = [f"image_size={SIZE}", "batch_size=4", "epochs=1", "labels.weight=0", "device=cpu"]
 COPIES = {"tested/small_mp4", "tested/crop_mp4"}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -145,8 +145,9 @@ def test_pictures_that_are_missing_strange_or_changed(standing: Path) -> None:
     strip = cv2.imread(str(standing / key_frames), cv2.IMREAD_UNCHANGED)
     cv2.imwrite(str(standing / key_frames), np.full_like(strip, 7))
     told = set(broken(standing, deep=True)["pixels"])
-    other = "has other pixels than its digest is of"
-    assert told == {f"{gone}: is missing", f"{changed}: {other}", f"{half}: does not decode", f"{key_frames}: {other}"}
+    other = "is damaged or another image: its pixels are not those of the manifest"
+    missing, unreadable = f"{gone}: this image is missing", f"{half}: is no readable image"
+    assert told == {missing, f"{changed}: {other}", unreadable, f"{key_frames}: {other}"}
 
 
 def test_a_manifest_without_pictures_is_valid_and_says_what_was_not_seen(built: Path, tmp_path: Path) -> None:
