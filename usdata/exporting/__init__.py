@@ -107,6 +107,10 @@ def export(dataset: str | Path, *, to: str, out: str | Path, images: str = "png"
         if target.exists():
             target.rmdir()
         staging.rename(target)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(out)  # a write that found no room names no file
+        raise
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     then = FORMATS[to].then.format(out=str(out), dataset=dataset)

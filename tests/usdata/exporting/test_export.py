@@ -144,3 +144,15 @@ def test_licences_that_are_known(name: str, identifier: str | None, url: str) ->
 @pytest.mark.parametrize("name", ["", "CC BY", "CC BY-SA-NC 4.0", "CC BY 4.0 or ask", "by hand", "CC BY-ND-SA 4.0"])
 def test_licences_that_are_not_known_for_certain(name: str) -> None:
     assert known_licence(name) is None
+
+
+@pytest.mark.parametrize("to", ["webdataset", "huggingface", "folders"])
+def test_no_room_names_the_place(odd: Path, tmp_path: Path, to: str) -> None:
+    """A file may not grow beyond 200 bytes here, as on a disk that is full; nothing half-written stays."""
+    code = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200)); from usdata.cli import app; app()"
+    command = [sys.executable, "-c", code, "export", str(odd), "--to", to, "--out", str(tmp_path / "out")]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert told.returncode in (1, 2)
+    assert told.stderr.splitlines()[-1].startswith(f"error: {tmp_path}")
+    assert "Traceback" not in told.stderr
+    assert list(tmp_path.iterdir()) == []
