@@ -30,7 +30,7 @@ from uscl.augment import draw_augmentations
 from uscl.config import Config, load_config
 from uscl.feed import Batch
 from uscl.losses import masked_cross_entropy, nt_xent
-from uscl.methods import make_method
+from uscl.methods import Facts, make_method
 from uscl.optimizers import make_optimizer
 from uscl.step import Step as TrainerStep
 from uscl.torchvision_compat import torchvision
@@ -148,8 +148,7 @@ def trained_steps(config: Config, labels: torch.Tensor) -> dict[str, Step]:
         frames=torch.randint(0, 256, (len(videos), 3, size, size), dtype=torch.uint8, generator=generator),
         coefficients=torch.rand(len(videos), 2, generator=generator),
         augmentations=draw_augmentations(config.augment, seed=0, epoch=0, videos=videos, views=2, store_size=size),
-        labels=labels,
-        same_group=None,
+        facts=Facts(labels, torch.arange(len(labels))),
     )
 
     def made(precision: str) -> Step:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from uscl import config
+from uscl import sections
 from uscl.draws import Stream, uniform
 from uscl.models import PIXEL_MEAN, PIXEL_STD
 
@@ -70,7 +70,7 @@ class Augmentations:
 
 
 def draw_augmentations(
-    settings: config.Augment,
+    settings: sections.Augment,
     *,
     seed: int,
     epoch: int,
@@ -122,7 +122,9 @@ def draw_augmentations(
     )
 
 
-def _crop_sizes(u: np.ndarray, settings: config.Augment, box_heights: np.ndarray, box_widths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _crop_sizes(
+    u: np.ndarray, settings: sections.Augment, box_heights: np.ndarray, box_widths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Heights and widths (N,) of random resized crops in boxes (N,) by (N,), from (N, 2 * CROP_ATTEMPTS) uniform numbers."""
     shares = settings.scale[0] + (settings.scale[1] - settings.scale[0]) * u[:, 0::2]
     low, high = np.log(settings.ratio[0]), np.log(settings.ratio[1])

@@ -17,20 +17,19 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
 from uscl import run_folder
 from uscl.augment import draw_augmentations
 from uscl.config import Config, load_config
 from uscl.feed import Batch, Feed
 from uscl.frames import FrameStore, open_store
-from uscl.methods import make_method
+from uscl.methods import Facts, Method, make_method
 from uscl.optimizers import make_optimizer
 from uscl.pairs import VideoIndex, index_videos
 from uscl.starting import move, run_device, run_precision
 from uscl.step import Step, wants_graphs
 from uscl.utilisation import capacity
-from uscl.views import two_views
+from uscl.views import batch_views, frames_augmented
 from usdata.console import progress, safe_text
 from usdata.errors import UserError
 from usdata.manifest import open_dataset
@@ -163,7 +162,7 @@ def print_bench(result: BenchResult) -> None:
 class _Step:
     """One training step in stages, as `uscl pretrain` does it."""
 
-    def __init__(self, config: Config, feed: Feed, method: nn.Module, precision: str) -> None:
+    def __init__(self, config: Config, feed: Feed, method: Method, precision: str) -> None:
         self.config, self.feed, self.method, self.precision = config, feed, method.train(), precision
         move(method, feed.device, config, precision)
         graphs = wants_graphs(config, feed.device)
@@ -186,12 +185,9 @@ class _Step:
         drawn, parameters = stage("draws", lambda: (feed.drawer(config.seed, epoch, videos), self._augmentations(epoch, videos)))
         frames = stage("store read", lambda: feed.read(drawn.frame_rows))
         coefficients = torch.from_numpy(drawn.coefficients.astype(np.float32)).to(feed.device)
-        labels = torch.from_numpy(feed.index.labels[videos]).to(feed.device)
-        views = stage(
-            "augment",
-            lambda: two_views(frames, coefficients, parameters, order=config.pairs.order, size=config.image_size, path=config.augment.path),
-        )
-        loss = stage("forward", lambda: self._loss(*views, labels))
+        batch = Batch(epoch, 0, 1, videos, frames, coefficients, parameters, feed.facts(videos))
+        views = stage("augment", lambda: batch_views(batch, config))
+        loss = stage("forward", lambda: self._loss(views, batch.facts))
         self.optimizer.zero_grad(set_to_none=True)
         stage("backward", loss.backward)
         stage("optimiser", self.optimizer.step)
@@ -209,15 +205,14 @@ class _Step:
 
     def _augmentations(self, epoch: int, videos: np.ndarray) -> Any:
         config = self.config
-        views = 2 if config.pairs.order == "mix-then-augment" else 3
+        views = frames_augmented(config) * self.feed.drawer.pairs
         size = self.feed.store.size
         drawn = draw_augmentations(config.augment, seed=config.seed, epoch=epoch, videos=videos, views=views, store_size=size)
         return drawn.to(self.feed.device)
 
-    def _loss(self, view_a: torch.Tensor, view_b: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def _loss(self, views: tuple[torch.Tensor, ...], facts: Facts) -> torch.Tensor:
         with torch.autocast(self.feed.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            loss: torch.Tensor = self.method(view_a, view_b, labels, same_group=None)["loss"]
-        return loss
+            return self.method(views, facts)["loss"]
 
 
 def _measured(step: _Step, seconds: float) -> tuple[dict[str, list[float]], int]:

@@ -20,8 +20,10 @@ from uscl.config import Config
 from uscl.distributed import own_part
 from uscl.field_of_view import video_boxes
 from uscl.frames import FrameStore
+from uscl.methods.method import Facts
 from uscl.pairs import PairDrawer, VideoIndex, batches
 from uscl.tiers import Placement, RowsAhead, place_store, read_into_memory
+from uscl.views import VIEWS_A_PAIR, frames_augmented
 
 _COPIED_AT_ONCE = 4096
 
@@ -35,11 +37,11 @@ class Batch:
         number: 0-based in the epoch.
         of: Batches in the epoch.
         videos: (N,) video numbers.
-        frames: (n, 3, S, S) uint8: x1, anchor, x3, of the n videos of `own_part(N)`; all N where there is one process.
-        coefficients: (n, 2) mixing coefficients.
+        frames: (n, 3 P, S, S) uint8: x1, anchor, x3 of each of P pairs of views, of the n videos of `own_part(N)`; all N where there is one
+            process.
+        coefficients: (n, 2 P) mixing coefficients.
         augmentations: Parameters of every view (or frame, where frames are augmented before mixing).
-        labels: (N,) int64, -1 = unlabelled.
-        same_group: (N, N) bool where negatives of one group are left out, else None.
+        facts: What is known of the videos.
     """
 
     epoch: int
@@ -49,8 +51,7 @@ class Batch:
     frames: torch.Tensor
     coefficients: torch.Tensor
     augmentations: Augmentations
-    labels: torch.Tensor
-    same_group: torch.Tensor | None
+    facts: Facts
 
 
 class Feed:
@@ -131,12 +132,10 @@ class Feed:
             seed=config.seed,
             epoch=epoch,
             videos=own,
-            views=2 if config.pairs.order == "mix-then-augment" else 3,
+            views=frames_augmented(config) * self.drawer.pairs,
             store_size=self.store.size,
             boxes=None if self.boxes is None else self.boxes[own],
         )
-        groups = torch.from_numpy(self.index.groups[videos])
-        same_group = groups[:, None] == groups if config.pairs.exclude_same_group else None
         return Batch(
             epoch=epoch,
             number=number,
@@ -145,7 +144,17 @@ class Feed:
             frames=self.read(drawn.frame_rows),
             coefficients=self._move(torch.from_numpy(drawn.coefficients.astype(np.float32))),
             augmentations=replace(augmentations, values=self._move(augmentations.values)),
+            facts=self.facts(videos),
+        )
+
+    def facts(self, videos: np.ndarray) -> Facts:
+        """What is known of a batch's videos."""
+        groups = torch.from_numpy(self.index.groups[videos])
+        same_group = groups[:, None] == groups if self.config.pairs.exclude_same_group else None
+        return Facts(
             labels=self._move(torch.from_numpy(self.index.labels[videos])),
+            groups=self._move(groups),
+            views=VIEWS_A_PAIR * self.drawer.pairs,
             same_group=None if same_group is None else self._move(same_group),
         )
 

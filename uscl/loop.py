@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from uscl import checkpoint, distributed, processes, run_folder
 from uscl.average import Average
@@ -20,6 +19,7 @@ from uscl.checkpoint import Position
 from uscl.config import Config
 from uscl.diagnostics import measure, verdict
 from uscl.feed import Batch, Feed
+from uscl.methods import Method
 from uscl.models import Backbone
 from uscl.pairs import VideoIndex
 from uscl.probe import ProbeFrames, probe
@@ -43,7 +43,7 @@ class Run:
     index: VideoIndex
     device: torch.device
     precision: str
-    method: nn.Module
+    method: Method
     backbone: Backbone
     optimizer: torch.optim.Optimizer
     average: Average | None
@@ -137,9 +137,10 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
 def _plain_line(line: dict[str, Any]) -> str:
     """A line of metrics.jsonl for people: is it learning, or has it collapsed?"""
     named = f", neighbours name {line['knn_accuracy']:.1%} (majority {line['knn_majority']:.1%})" if "knn_accuracy" in line else ""
+    contrast = f" contrast {line['contrast']:.3f} (collapsed {line['collapsed_loss']:.3f})," if "contrast" in line else ""
     return (
-        f"step {line['step']}, epoch {line['epoch']}: loss {line['loss']:.3f}, contrast {line['contrast']:.3f} "
-        f"(collapsed {line['collapsed_loss']:.3f}), similarity of positives {line['positive_similarity']:.2f}, "
+        f"step {line['step']}, epoch {line['epoch']}: loss {line['loss']:.3f},{contrast} "
+        f"similarity of positives {line['positive_similarity']:.2f}, "
         f"of negatives {line['negative_similarity']:.2f}, spread {line['feature_spread']:.4f}{named}"
     )
 
@@ -186,6 +187,7 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         "learning_rate": rate,
         "grad_norm": outcome["grad_norm"].item(),
         **measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach()),
+        **({"collapsed_loss": float(outcome["collapsed_loss"])} if "collapsed_loss" in outcome else {}),
         **meter.read(),
     }
 

@@ -47,17 +47,22 @@ def nt_xent(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, *, same_gr
         return functional.cross_entropy(similarity, positive)
 
 
-def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy over the labelled rows.
+def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean cross-entropy over the labelled rows, weighted by their classes where weights are given.
 
     Args:
         logits: (N, classes).
         labels: (N,) int64, -1 = unlabelled.
+        class_weights: (classes,), each above 0; None: all equal.
 
     Returns:
         The mean; 0, with a zero gradient, where no row has a label.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     with torch.autocast(logits.device.type, enabled=False):
-        total = functional.cross_entropy(logits.to(dtype), labels, ignore_index=UNLABELLED, reduction="sum")
-        return total / (labels != UNLABELLED).sum().clamp(min=1)
+        weights = None if class_weights is None else class_weights.to(dtype)
+        total = functional.cross_entropy(logits.to(dtype), labels, weights, ignore_index=UNLABELLED, reduction="sum")
+        labelled = labels != UNLABELLED
+        if weights is None:
+            return total / labelled.sum().clamp(min=1)
+        return total / torch.where(labelled, weights[labels.clamp(min=0)], 0).sum().clamp(min=weights.min())

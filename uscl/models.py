@@ -15,15 +15,17 @@ from torch import nn
 from torch.nn import functional
 
 from uscl.foreign import fit, read_weights
+from uscl.sections import Projector
 from uscl.torchvision_compat import torchvision
 from usdata.errors import UserError, nearest
 from usdata.files import sha256_file
 
+# USCL's projection head.
+USCL_PROJECTOR = Projector()
+
 BACKBONES = ("resnet18", "resnet34", "resnet50")
 EXPORTED_BACKBONE = "export/backbone.safetensors"
 
-# Length of a projection in USCL.
-PROJECTION_WIDTH = 256
 # USCL's normalisation of gray levels scaled to 0..1 (mean 0.5, standard deviation 0.25).
 PIXEL_MEAN = 0.5
 PIXEL_STD = 0.25
@@ -90,9 +92,30 @@ def _known(name: str) -> str:
     return name
 
 
-def projector(width: int, hidden: int = 512, out: int = PROJECTION_WIDTH) -> nn.Sequential:
-    """USCL's projection head g: Linear, ReLU, Linear; (N, width) to (N, out)."""
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, out))
+def make_backbone(name: str) -> Backbone:
+    """A backbone with random weights from torch's global generator.
+
+    Raises:
+        UserError: It is not known.
+    """
+    return Backbone(name)
+
+
+def projector(width: int, settings: Projector = USCL_PROJECTOR) -> nn.Module:
+    """A projection head: (N, width) to (N, settings.width). By default USCL's g: Linear, ReLU, Linear.
+
+    With `batch_norm`, linear layers that it follows have no bias, nor has the last one (Barlow Twins, Zbontar et al., ICML 2021).
+    """
+    layers: list[nn.Module] = []
+    for layer in range(settings.layers):
+        last = layer == settings.layers - 1
+        out = settings.width if last else settings.hidden
+        layers.append(nn.Linear(width, out, bias=not settings.batch_norm))
+        if not last:
+            layers += [nn.BatchNorm1d(out)] if settings.batch_norm else []
+            layers.append(nn.ReLU(inplace=True))
+        width = out
+    return nn.Sequential(*layers) if layers else nn.Identity()
 
 
 def normalise(pixels: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from uscl import config
+from uscl import sections
 from uscl.draws import Stream, beta, permutation, uniform
 from usdata.errors import DataSetError, UserError
 from usdata.manifest import DataSet
@@ -165,13 +165,17 @@ class PairDrawer:
         index: The videos.
         settings: Policy, coefficients and distances.
 
+    Attributes:
+        pairs: P: pairs of views that a video gives.
+
     Raises:
         UserError: A distance in seconds is asked for, and frames lack times.
     """
 
-    def __init__(self, index: VideoIndex, settings: config.Pairs) -> None:
+    def __init__(self, index: VideoIndex, settings: sections.Pairs) -> None:
         self.index = index
         self.settings = settings
+        self.pairs = 1
         self._neighbours = _neighbours(index, settings) if settings.policy == "ppi" else None
 
     def __call__(self, seed: int, epoch: int, videos: np.ndarray) -> FramePairs:
@@ -237,7 +241,7 @@ def _scaled(draws: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return np.minimum((draws * counts).astype(np.int64), counts - 1)
 
 
-def _neighbours(index: VideoIndex, settings: config.Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _neighbours(index: VideoIndex, settings: sections.Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """For temporal pairs: eligible anchors (with starts and counts a video), and how many frames before and after each lie near enough.
 
     Eligible are the frames with near neighbours on both sides; where a video has none, those with one; else all its frames.

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from uscl import config
+from uscl import sections
 from uscl.diagnostics import rankme
 from uscl.draws import permutation
 from uscl.models import Backbone, normalise
@@ -54,7 +54,7 @@ class ProbeFrames:
         return f"probe: nearest neighbours and rank of the features of {looked_at}, {labels} labels in {groups} groups"
 
 
-def choose_frames(index: VideoIndex, settings: config.Probe, seed: int) -> ProbeFrames | None:
+def choose_frames(index: VideoIndex, settings: sections.Probe, seed: int) -> ProbeFrames | None:
     """Frames for the probe: evenly spaced in each video, of labelled videos where their labels can be probed, else of any.
 
     A label can be probed if it stands in two groups, for a video's own group is not asked; others are left out. Where `max_frames` allows
@@ -85,7 +85,7 @@ def choose_frames(index: VideoIndex, settings: config.Probe, seed: int) -> Probe
 
 
 def probe(
-    backbone: Backbone, frames: ProbeFrames, read: Read, settings: config.Probe, *, image_size: int, device: torch.device, precision: str
+    backbone: Backbone, frames: ProbeFrames, read: Read, settings: sections.Probe, *, image_size: int, device: torch.device, precision: str
 ) -> dict[str, float]:
     """Look at the frames through the backbone in evaluation mode.
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from uscl import checkpoint, config
+from uscl import checkpoint, sections
 from uscl.checkpoint import BEST, LAST, Position
 from uscl.processes import is_first
 from usdata.errors import UserError
@@ -41,7 +41,7 @@ class Saver:
     def __init__(
         self,
         folder: Path,
-        settings: config.Checkpoint,
+        settings: sections.Checkpoint,
         method: nn.Module,
         optimizer: torch.optim.Optimizer,
         *,

@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from uscl import batch_norm, distributed
 from uscl.augment import Augmentations
@@ -20,8 +19,9 @@ from uscl.average import Average
 from uscl.config import Config
 from uscl.feed import Batch
 from uscl.gradient_cache import cached_gradients
+from uscl.methods.method import Method, without_graph
 from uscl.optimizers import set_learning_rate
-from uscl.views import two_views
+from uscl.views import batch_views
 
 GRAPH_UP_TO = 64  # videos in a batch: beyond, a GPU has work enough to hide its launches
 EAGER_BEFORE_GRAPH = 3  # steps of each kind: lazily made handles, workspaces and compiled kernels must be there before anything is recorded
@@ -44,7 +44,7 @@ class Step:
     def __init__(
         self,
         config: Config,
-        method: nn.Module,
+        method: Method,
         optimizer: torch.optim.Optimizer,
         device: torch.device,
         precision: str,
@@ -77,7 +77,7 @@ class Step:
         set_learning_rate(self._optimizer, rate)
         if self._use_graphs and len(batch.videos) == self._config.batch_size:
             # Other batches (the last of an epoch) come in many sizes: they are stepped as they stand.
-            kind = (batch.augmentations.any_vertical_flip, batch.augmentations.blur_radius, batch.same_group is None)
+            kind = (batch.augmentations.any_vertical_flip, batch.augmentations.blur_radius)
             taken = self._taken[kind] = self._taken.get(kind, 0) + 1
             if kind in self._graphs or (taken > EAGER_BEFORE_GRAPH and len(self._graphs) < MOST_GRAPHS):
                 if kind not in self._graphs:
@@ -94,16 +94,8 @@ class Step:
                 buffer.copy_(value)  # BatchNorm has seen the pass
         return outcome
 
-    def _views(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        config = self._config
-        return two_views(
-            batch.frames,
-            batch.coefficients,
-            batch.augmentations,
-            order=config.pairs.order,
-            size=config.image_size,
-            path=config.augment.path,
-        )
+    def _views(self, batch: Batch) -> tuple[torch.Tensor, ...]:
+        return batch_views(batch, self._config)
 
     def _autocast(self) -> torch.autocast:
         # A graph must not read casts of weights that were kept from before it was recorded.
@@ -112,19 +104,19 @@ class Step:
     def _outcome(self, batch: Batch) -> dict[str, Any]:
         views = self._views(batch)
         with self._autocast():
-            outcome: dict[str, Any] = self._network(*views, batch.labels, same_group=batch.same_group)
+            outcome: dict[str, Any] = self._network(views, batch.facts)
         return outcome
 
     def _gradients(self, batch: Batch) -> dict[str, Any]:
         self._optimizer.zero_grad(set_to_none=True)
         part = self._config.micro_batch_size
         if part is not None and part < len(batch.frames):
-            outcome = cached_gradients(self._method, *self._views(batch), batch.labels, batch.same_group, part, self._autocast)
+            outcome = cached_gradients(self._method, self._views(batch), batch.facts, part, self._autocast)
         else:
             outcome = self._forward(batch)
             outcome["loss"].backward()
             # Whoever keeps the outcome must not keep the graph of autograd: a CUDA graph could not be recorded beside it.
-            outcome = {key: value.detach() if isinstance(value, torch.Tensor) else value for key, value in outcome.items()}
+            outcome = without_graph(outcome)
         distributed.average_gradients(self._method)
         batch_norm.average_statistics(self._method, len(batch.videos))
         gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
@@ -135,6 +127,8 @@ class Step:
 
     def _move(self) -> None:
         self._optimizer.step()
+        with torch.no_grad():
+            self._method.after_step()
         if self._average is not None:
             self._average.update(self._method)
 
@@ -162,8 +156,7 @@ class _Graph:
 
 
 def _tensors(batch: Batch) -> list[torch.Tensor]:
-    found = [batch.frames, batch.coefficients, batch.augmentations.values, batch.labels]
-    return found if batch.same_group is None else [*found, batch.same_group]
+    return [batch.frames, batch.coefficients, batch.augmentations.values, *batch.facts.tensors().values()]
 
 
 def _copied(batch: Batch) -> Batch:
@@ -173,8 +166,7 @@ def _copied(batch: Batch) -> Batch:
         frames=batch.frames.clone(),
         coefficients=batch.coefficients.clone(),
         augmentations=augmentations,
-        labels=batch.labels.clone(),
-        same_group=None if batch.same_group is None else batch.same_group.clone(),
+        facts=batch.facts.copied(),
     )
 
 

@@ -7,6 +7,8 @@ and says what is right; the fast ones (augment_fast.py on the CPU, augment_trito
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,6 +16,36 @@ from uscl import augment
 from uscl.augment import Augmentations
 from usdata.console import say
 from usdata.errors import UserError
+
+if TYPE_CHECKING:
+    from uscl.config import Config
+    from uscl.feed import Batch
+
+
+# Frames are mixed and augmented two views at a time.
+VIEWS_A_PAIR = 2
+
+
+def frames_augmented(config: Config) -> int:
+    """How many augmentations a pair of views takes: one a view, or one a frame where frames are augmented before they are mixed."""
+    return VIEWS_A_PAIR if config.pairs.order == "mix-then-augment" else 3
+
+
+def batch_views(batch: Batch, config: Config) -> tuple[torch.Tensor, ...]:
+    """All views of a batch: (n, 1, P, P) each, view a, view b, and two more for each further pair."""
+    views: list[torch.Tensor] = []
+    pairs = batch.facts.views // VIEWS_A_PAIR
+    augmentations = batch.augmentations.values.chunk(pairs, dim=1) if pairs > 1 else (batch.augmentations.values,)
+    for pair, values in enumerate(augmentations):
+        views += two_views(
+            batch.frames[:, 3 * pair : 3 * pair + 3],
+            batch.coefficients[:, 2 * pair : 2 * pair + 2],
+            replace(batch.augmentations, values=values),
+            order=config.pairs.order,
+            size=config.image_size,
+            path=config.augment.path,
+        )
+    return tuple(views)
 
 
 def two_views(
@@ -70,7 +102,7 @@ def _compared(device: torch.device, stored: int, size: int) -> str:
         return f"Triton cannot be imported ({error})"
     import numpy as np
 
-    from uscl.config import Augment
+    from uscl.sections import Augment
 
     videos = 8
     settings = Augment(vertical_flip=0.5)

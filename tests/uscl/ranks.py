@@ -24,6 +24,7 @@ from torch import nn
 from uscl import batch_norm, distributed, processes
 from uscl.config import Config, load_config
 from uscl.losses import masked_cross_entropy, nt_xent
+from uscl.methods import Facts
 from usdata.errors import Stopped, UserError
 
 # Videos in a batch: equal and unequal parts for two and three processes, and fewer videos than processes.
@@ -49,6 +50,10 @@ class Problem:
     inputs: torch.Tensor
     labels: torch.Tensor
     same_group: torch.Tensor
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.labels, torch.arange(len(self.labels)), same_group=self.same_group)
 
 
 def problem(videos: int, shape: tuple[int, ...]) -> Problem:
@@ -138,7 +143,7 @@ def networks(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
             network = usual_network()
             batch_norm.prepare(network, whole_batch=whole_batch, device=torch.device("cpu"))
             view_a, view_b = given.inputs[:, distributed.own_part(videos)]
-            network(view_a, view_b, given.labels, same_group=given.same_group)["loss"].backward()
+            network((view_a, view_b), given.facts)["loss"].backward()
             distributed.average_gradients(network)
             batch_norm.average_statistics(network, videos)
             tensors = gradients(network) | dict(network.named_buffers())
@@ -198,8 +203,8 @@ def batches_of(dataset: Path, keep: Callable[[str, dict[str, torch.Tensor]], Non
         for batch in feed(0, 0):
             tensors = {"frames": batch.frames, "coefficients": batch.coefficients, "values": batch.augmentations.values}
             views = two_views(batch.frames, batch.coefficients, batch.augmentations, order=config.pairs.order, size=32)
-            tensors |= {"view_a": views[0], "view_b": views[1], "labels": batch.labels, "videos": torch.from_numpy(batch.videos)}
-            tensors |= {} if batch.same_group is None else {"same_group": batch.same_group}
+            tensors |= {"view_a": views[0], "view_b": views[1], "labels": batch.facts.labels, "videos": torch.from_numpy(batch.videos)}
+            tensors |= {} if batch.facts.same_group is None else {"same_group": batch.facts.same_group}
             keep(f"{name} {batch.epoch} {batch.number}", tensors)
 
 

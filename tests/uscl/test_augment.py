@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from uscl import config
+from uscl import sections
 from uscl.augment import PARAMETERS, Augmentations, augment, draw_augmentations, two_views
 from uscl.torchvision_compat import torchvision
 
@@ -17,7 +17,7 @@ tvf = torchvision.transforms.v2.functional
 
 
 def drawn(samples: int = 16, *, size: int = 40, seed: int = 0, epoch: int = 0, views: int = 1, **settings: object) -> Augmentations:
-    return draw_augmentations(config.Augment(**settings), seed=seed, epoch=epoch, videos=np.arange(samples), views=views, store_size=size)
+    return draw_augmentations(sections.Augment(**settings), seed=seed, epoch=epoch, videos=np.arange(samples), views=views, store_size=size)
 
 
 def pictures(samples: int, size: int) -> torch.Tensor:
@@ -124,7 +124,7 @@ def test_every_parameter_has_its_stated_distribution() -> None:
 
 
 def test_crops_stay_inside_their_boxes_as_if_the_frame_were_cut_to_them() -> None:
-    settings, videos = config.Augment(), np.arange(500)
+    settings, videos = sections.Augment(), np.arange(500)
     square = draw_augmentations(settings, seed=2, epoch=1, videos=videos, views=2, store_size=48)
     inside = np.tile([10, 7, 48, 48], (500, 1))
     moved = draw_augmentations(settings, seed=2, epoch=1, videos=videos, views=2, store_size=64, boxes=inside)
@@ -168,7 +168,7 @@ def test_the_fallback_is_the_largest_allowed_crop(ratio: tuple[float, float], ex
 
 
 def test_a_sample_does_not_depend_on_the_batch_it_stands_in() -> None:
-    settings = config.Augment()
+    settings = sections.Augment()
     whole = draw_augmentations(settings, seed=5, epoch=3, videos=np.arange(50), views=2, store_size=40)
     some = draw_augmentations(settings, seed=5, epoch=3, videos=np.array([31, 7]), views=2, store_size=40)
     assert torch.equal(some.values, whole.values[:, [31, 7, 81, 57]])

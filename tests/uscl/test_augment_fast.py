@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from uscl import augment, config, views
+from uscl import augment, sections, views
 from uscl.augment import Augmentations, draw_augmentations
 from uscl.augment_fast import TOLERANCE, two_views_fast
 
@@ -42,7 +42,7 @@ def batch(
     frames = torch.randint(0, 256, (videos, 3, stored, stored), dtype=torch.uint8, generator=generator)
     shares = torch.rand(videos, 2, generator=generator)
     shares[0], shares[1] = 0.0, 1.0
-    drawn = config.Augment(**settings)  # type: ignore[arg-type]
+    drawn = sections.Augment(**settings)  # type: ignore[arg-type]
     parameters = draw_augmentations(drawn, seed=seed, epoch=0, videos=np.arange(videos), views=ORDERS[order], store_size=stored)
     return frames, shares, parameters
 

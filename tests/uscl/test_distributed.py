@@ -82,7 +82,7 @@ def largest_error(found: dict[str, torch.Tensor], expected: dict[str, torch.Tens
 def one_process(videos: int) -> dict[str, torch.Tensor]:
     """Gradients and running statistics of the usual network, by torch's own BatchNorm."""
     given, network = ranks.problem(videos, (1, 32, 32)), ranks.usual_network()
-    network(*given.inputs, given.labels, same_group=given.same_group)["loss"].backward()
+    network(tuple(given.inputs), given.facts)["loss"].backward()
     assert all(parameter.grad is not None for parameter in network.parameters())
     return ranks.gradients(network) | {name: value for name, value in network.named_buffers() if value.is_floating_point()}
 
@@ -173,9 +173,9 @@ def test_batches_are_those_of_one_process_cut_in_parts(left: tuple[int, Path]) -
                 assert torch.allclose(torch.cat([found[key] for found in each]), view, rtol=0, atol=1e-5)
             for found in each:
                 assert found["videos"].tolist() == batch.videos.tolist()
-                assert torch.equal(found["labels"], batch.labels)
-                assert ("same_group" in found) == (batch.same_group is not None)
-                assert batch.same_group is None or torch.equal(found["same_group"], batch.same_group)
+                assert torch.equal(found["labels"], batch.facts.labels)
+                assert ("same_group" in found) == (batch.facts.same_group is not None)
+                assert batch.facts.same_group is None or torch.equal(found["same_group"], batch.facts.same_group)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3, 7])

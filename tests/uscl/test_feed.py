@@ -15,6 +15,7 @@ from uscl.config import load_config
 from uscl.feed import Batch, Feed
 from uscl.field_of_view import frame_boxes, video_boxes
 from uscl.frames import open_store
+from uscl.methods import Facts
 from uscl.pairs import index_videos
 from uscl.train import pretrain
 from usdata import manifest
@@ -54,6 +55,9 @@ def assert_equal(batch: Batch, other: Batch) -> None:
             assert torch.equal(one.cpu(), two.cpu()), field.name
         elif isinstance(one, np.ndarray):
             assert np.array_equal(one, two), field.name
+        elif isinstance(one, Facts):
+            assert (one.views, one.tensors().keys()) == (two.views, two.tensors().keys())
+            assert all(torch.equal(tensor.cpu(), two.tensors()[name].cpu()) for name, tensor in one.tensors().items())
         elif isinstance(one, Augmentations):
             assert torch.equal(one.values.cpu(), two.values.cpu())
             assert (one.any_vertical_flip, one.blur_radius) == (two.any_vertical_flip, two.blur_radius)

@@ -9,7 +9,7 @@ import torch
 from tests.uscl.tiny_set import write_set
 from uscl.config import load_config
 from uscl.gradient_cache import cached_gradients
-from uscl.methods import make_method
+from uscl.methods import Facts, make_method
 from uscl.train import pretrain
 
 
@@ -23,17 +23,18 @@ def test_it_is_the_gradient_of_the_whole_batchs_loss(part: int, classifier_on: s
     labels = torch.tensor([0, 2, -1, 1, 0])
     same_group = torch.eye(5, dtype=torch.bool)
     same_group[0, 3] = same_group[3, 0] = True
+    facts = Facts(labels, torch.tensor([0, 1, 2, 0, 4]), same_group=same_group)
 
     # All parts in one graph: much memory, and nothing clever.
-    parts = [method.embed(a, b) for a, b in zip(view_a.split(part), view_b.split(part), strict=True)]
-    joined = [torch.cat([p[i].chunk(2)[0] for p in parts] + [p[i].chunk(2)[1] for p in parts]) for i in range(2)]
-    expected = method.compare(*joined, labels, same_group)
+    parts = [method.embed(pair) for pair in zip(view_a.split(part), view_b.split(part), strict=True)]
+    joined = tuple(torch.cat([p[i].chunk(2)[0] for p in parts] + [p[i].chunk(2)[1] for p in parts]) for i in range(2))
+    expected = method.compare(joined, facts)
     expected["loss"].backward()
     gradients = {name: parameter.grad.clone() for name, parameter in method.named_parameters()}
     buffers = {name: buffer.clone() for name, buffer in method.named_buffers()}
 
     again = make_method(config, 3)[0].double().train()
-    found = cached_gradients(again, view_a, view_b, labels, same_group, part)
+    found = cached_gradients(again, (view_a, view_b), facts, part)
     assert found["loss"].item() == pytest.approx(expected["loss"].item(), abs=1e-12)
     for name, parameter in again.named_parameters():
         assert torch.allclose(parameter.grad, gradients[name], rtol=1e-9, atol=1e-12), name
@@ -47,9 +48,9 @@ def test_adding_up_the_losses_of_parts_would_be_another_gradient() -> None:
     view_a, view_b = (torch.randn(6, 1, 32, 32, dtype=torch.float64, generator=generator) for _ in range(2))
     labels = torch.full((6,), -1)
     exact, added = (make_method(config, 0)[0].double().train() for _ in range(2))
-    cached_gradients(exact, view_a, view_b, labels, None, 3)
+    cached_gradients(exact, (view_a, view_b), Facts(labels, torch.arange(6)), 3)
     for a, b in zip(view_a.split(3), view_b.split(3), strict=True):
-        (added(a, b, labels[:3])["loss"] / 2).backward()
+        (added((a, b), Facts(labels[:3], torch.arange(3)))["loss"] / 2).backward()
     weights = [method.projector[2].weight.grad for method in (exact, added)]
     assert (weights[0] - weights[1]).norm() > 0.1 * weights[0].norm()
 

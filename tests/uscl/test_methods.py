@@ -14,7 +14,7 @@ from uscl.augment import draw_augmentations
 from uscl.config import load_config
 from uscl.feed import Feed
 from uscl.frames import open_store
-from uscl.methods import make_method
+from uscl.methods import Facts, make_method
 from uscl.pairs import PairDrawer, index_videos
 from usdata.manifest import open_dataset
 
@@ -44,7 +44,7 @@ def test_loss_and_gradients_are_those_of_the_formula(classifier_on: str, labels:
     method, backbone = make_method(config, 3)
     method.double().eval()  # BatchNorm with fixed statistics, so that the two forwards below see the same network
     view_a, view_b = torch.randn(2, 4, 1, 32, 32, dtype=torch.float64)
-    ours = method(view_a, view_b, torch.tensor(labels))["loss"]
+    ours = method((view_a, view_b), Facts(torch.tensor(labels), torch.arange(4)))["loss"]
     parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(ours, parameters, allow_unused=True)
 
@@ -75,11 +75,11 @@ def test_what_the_feed_makes_belongs_to_its_videos(tmp_path: Path) -> None:
     frames = data.frames
     for batch in made:
         assert len(set(batch.videos.tolist())) == len(batch.videos)
-        assert batch.same_group is not None
+        assert batch.facts.same_group is not None
         for place, video in enumerate(batch.videos):
             own = frames[frames.video_id == index.video_ids[video]]
             label = own.label_index.iloc[0]
-            assert batch.labels[place].item() == (-1 if np.isnan(label) else label)
+            assert batch.facts.labels[place].item() == (-1 if np.isnan(label) else label)
             stored = store.pixels[own.index.to_numpy()]
             for frame in batch.frames[place].numpy():
                 assert any(np.array_equal(frame, pixels) for pixels in stored)
@@ -87,7 +87,7 @@ def test_what_the_feed_makes_belongs_to_its_videos(tmp_path: Path) -> None:
             np.testing.assert_allclose(batch.coefficients[place].numpy(), alone.coefficients[0], rtol=1e-6)
             np.testing.assert_array_equal(batch.frames[place].numpy(), store.pixels[alone.frame_rows[0]])
             for other, neighbour in enumerate(batch.videos):
-                assert batch.same_group[place, other].item() == (groups[video] == groups[neighbour])
+                assert batch.facts.same_group[place, other].item() == (groups[video] == groups[neighbour])
         expected = draw_augmentations(config.augment, seed=11, epoch=batch.epoch, videos=batch.videos, views=2, store_size=16)
         for name, values in vars(expected).items():
             torch.testing.assert_close(getattr(batch.augmentations, name), values)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.uscl.tiny_set import write_set
-from uscl import config
+from uscl import sections
 from uscl.pairs import PairDrawer, VideoIndex, batches, check_batches, index_videos
 from usdata.errors import DataSetError, UserError
 from usdata.manifest import open_dataset
@@ -35,7 +35,7 @@ def make_index(counts: list[int], groups: list[int] | None = None, fps: float = 
 
 def draw(counts: list[int], epochs: int = 1, **pairs: object) -> tuple[np.ndarray, np.ndarray]:
     """Positions (epochs, videos, 3) and coefficients (epochs, videos, 2)."""
-    drawer = PairDrawer(make_index(counts), config.Pairs(**pairs))
+    drawer = PairDrawer(make_index(counts), sections.Pairs(**pairs))
     drawn = [drawer(0, epoch, np.arange(len(counts))) for epoch in range(epochs)]
     return np.stack([each.frame_rows % 1000 for each in drawn]), np.stack([each.coefficients for each in drawn])
 
@@ -121,12 +121,12 @@ def test_seconds_need_times_and_the_error_names_a_video() -> None:
     index = make_index([4, 4])
     index.times_s[5] = np.nan
     with pytest.raises(UserError, match=r"1 of 2 videos have no frame times \(such as v1\).*max_distance_frames"):
-        PairDrawer(index, config.Pairs(policy="ppi", max_distance_s=1.0))
+        PairDrawer(index, sections.Pairs(policy="ppi", max_distance_s=1.0))
 
 
 @pytest.mark.parametrize("policy", ["uscl", "same-frame", "ppi"])
 def test_a_videos_pair_does_not_depend_on_the_batch(policy: str) -> None:
-    drawer = PairDrawer(make_index([7, 1, 2, 9, 30]), config.Pairs(policy=policy))
+    drawer = PairDrawer(make_index([7, 1, 2, 9, 30]), sections.Pairs(policy=policy))
     whole = drawer(3, 8, np.arange(5))
     some = drawer(3, 8, np.array([4, 0]))
     assert np.array_equal(some.frame_rows, whole.frame_rows[[4, 0]])

@@ -12,8 +12,9 @@ from torch import nn
 
 from uscl import checkpoint
 from uscl.checkpoint import Position, read_state, verify
-from uscl.config import Checkpoint, load_config
+from uscl.config import load_config
 from uscl.saving import Saver
+from uscl.sections import Checkpoint
 from usdata.errors import RecipeError
 
 
