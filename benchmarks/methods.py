@@ -4,10 +4,10 @@
     python benchmarks/methods.py --phantom OUT --epochs 15                            the same on simulated clips, by kNN alone
 
 CLIPS holds the folders covid_blues/ and pocus_lung/ with their labels.csv. Each recipe is trained at its own settings but for the image
-size, the batch size, the epochs, the precision and what `--set` says, and once for each seed; a run that is finished is not trained again, so
-the program may be stopped and started again. Judged are frozen features by k nearest neighbours and by a linear probe, on folds that no group crosses, with
-random weights (as many initialisations) beside them. Intervals resample groups, and pretraining seeds with them, the same groups for both
-sides of a difference.
+size, the batch size, the epochs, the precision and what `--set` says, and once for each seed; a run that is finished is not trained again,
+so the program may be stopped and started again. Judged are frozen features by k nearest neighbours and by a linear probe, on folds that no
+group crosses, with random weights (as many initialisations) beside them. Intervals resample groups, and pretraining seeds with them, the
+same groups for both sides of a difference.
 """
 
 from __future__ import annotations
