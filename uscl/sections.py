@@ -263,6 +263,9 @@ class BarlowTwins(Section):
     off_diagonal: float = Field(default=0.0051, gt=0)
     """Weight of the redundancy between components (the paper's lambda)."""
 
+    scale: float = Field(default=1.0, gt=0)
+    """The whole loss is multiplied by this, which LARS does not see but where it steps like SGD: on biases and normalisation."""
+
 
 class VICReg(Section):
     """The weights of the loss's three terms."""
