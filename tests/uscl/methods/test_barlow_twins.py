@@ -17,6 +17,7 @@ from uscl.gradient_cache import cached_gradients
 from uscl.methods import Facts, make_method
 from uscl.methods.barlow_twins import EPSILON, barlow_twins, standardised
 from uscl.methods.method import without_graph
+from uscl.methods.vicreg import vicreg
 from uscl.run_list import runs
 from uscl.train import pretrain
 
@@ -118,6 +119,8 @@ def test_a_method_in_parts_has_the_gradient_of_the_whole(name: str, weights: tor
     facts = Facts(torch.tensor([0, 1, -1, 1, 0]), torch.arange(5), pair_weights=weights)
     method = make_method(config, 2)[0].eval()
     outcome = method(tuple(views), facts)
+    terms = {"barlow-twins": barlow_twins, "vicreg": vicreg}[name](*method.projector(outcome["features"]).chunk(2), weights=weights)
+    assert list(outcome["terms"].values())[: len(terms)] == pytest.approx([term.item() for term in terms], rel=1e-4)
     outcome["loss"].backward()
     whole = {key: parameter.grad.clone() for key, parameter in method.named_parameters() if parameter.grad is not None}
     again = make_method(config, 2)[0].eval()
