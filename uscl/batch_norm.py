@@ -11,11 +11,20 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from uscl import distributed, processes
 
 
-class OwnPartBatchNorm(nn.BatchNorm2d):
+class _EitherBatchNorm(_BatchNorm):
+    """BatchNorm of pictures (N, C, H, W), as in backbones, or of vectors (N, C), as in projectors."""
+
+    def _check_input_dim(self, input: torch.Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(f"expected (N, C, ...), got {tuple(input.shape)}")
+
+
+class OwnPartBatchNorm(_EitherBatchNorm):
     """BatchNorm by the statistics of this process' own rows; of no rows it makes none."""
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
@@ -23,10 +32,10 @@ class OwnPartBatchNorm(nn.BatchNorm2d):
             return super().forward(input)
         # torch refuses to take a mean of nothing. The parameters stay in the graph, so that they have gradients in every process.
         self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        return input * self.weight[:, None, None] + self.bias[:, None, None]
+        return input * _along(self.weight, input) + _along(self.bias, input)
 
 
-class WholeBatchNorm(nn.BatchNorm2d):
+class WholeBatchNorm(_EitherBatchNorm):
     """BatchNorm by the statistics of the whole batch, on any device: torch's SyncBatchNorm, which runs on GPUs alone.
 
     Each process hands in the mean and the sum of squared distances from it; they are joined by the update of Chan, Golub and LeVeque
@@ -36,6 +45,7 @@ class WholeBatchNorm(nn.BatchNorm2d):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         if not self.training:
             return super().forward(input)
+        self._check_input_dim(input)
         output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
         with torch.no_grad():
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
@@ -57,32 +67,34 @@ class _Normalise(torch.autograd.Function):
         wide = input.to(torch.promote_types(input.dtype, torch.float32))
         mean, variance, count = _moments(wide)
         inverse = torch.rsqrt(variance + eps).to(wide.dtype)
-        normalised = (wide - _planes(mean.to(wide.dtype))) * _planes(inverse)
+        normalised = (wide - _along(mean.to(wide.dtype), wide)) * _along(inverse, wide)
         ctx.save_for_backward(normalised, inverse, weight, count)
         ctx.mark_non_differentiable(mean, variance, count)
-        return (normalised * _planes(weight) + _planes(bias)).to(input.dtype), mean, variance, count
+        return (normalised * _along(weight, wide) + _along(bias, wide)).to(input.dtype), mean, variance, count
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: torch.Tensor, *unused: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, None]:
         normalised, inverse, weight, count = ctx.saved_tensors
         wide = gradient.to(normalised.dtype)
-        sums = torch.stack([wide.sum(dim=(0, 2, 3)), (wide * normalised).sum(dim=(0, 2, 3))])
+        axes = _but_channels(wide)
+        sums = torch.stack([wide.sum(dim=axes), (wide * normalised).sum(dim=axes)])
         for_bias, for_weight = sums.to(weight.dtype, copy=True)
         processes.exchange(dist.all_reduce, sums)
         mean_gradient, mean_product = (sums / count).to(wide.dtype)
-        inner = wide - _planes(mean_gradient) - normalised * _planes(mean_product)
-        return (_planes(weight * inverse) * inner).to(gradient.dtype), for_weight, for_bias, None
+        inner = wide - _along(mean_gradient, wide) - normalised * _along(mean_product, wide)
+        return (_along(weight * inverse, wide) * inner).to(gradient.dtype), for_weight, for_bias, None
 
 
 def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mean (C,) and biased variance (C,) over all processes' rows (N, C, H, W), and how many numbers a channel has, all float64."""
+    """Mean (C,) and biased variance (C,) of all processes' rows (N, C, ...), and how many numbers a channel has, all float64."""
     channels = rows.shape[1]
     count = rows.numel() // channels
     own = torch.zeros(3, channels, dtype=torch.float64, device=rows.device)
     if count:
-        own[0] = rows.mean(dim=(0, 2, 3))
-        own[1] = (rows - _planes(own[0].to(rows.dtype))).square().sum(dim=(0, 2, 3))
+        axes = _but_channels(rows)
+        own[0] = rows.mean(dim=axes)
+        own[1] = (rows - _along(own[0].to(rows.dtype), rows)).square().sum(dim=axes)
         own[2] = count
     everyone = own.new_empty(processes.world_size(), *own.shape)
     processes.exchange(dist.all_gather, list(everyone.unbind()), own)
@@ -93,9 +105,13 @@ def _moments(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
     return mean, variance, total[0]
 
 
-def _planes(values: torch.Tensor) -> torch.Tensor:
-    """(C,) to (C, 1, 1)."""
-    return values[:, None, None]
+def _but_channels(rows: torch.Tensor) -> tuple[int, ...]:
+    return (0, *range(2, rows.ndim))
+
+
+def _along(values: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """(C,) as it is for rows (N, C), and to (C, 1, 1) for (N, C, H, W)."""
+    return values.view(-1, *[1] * (rows.ndim - 2))
 
 
 def prepare(method: nn.Module, *, whole_batch: bool, device: torch.device) -> None:
@@ -112,7 +128,7 @@ def prepare(method: nn.Module, *, whole_batch: bool, device: torch.device) -> No
         nn.SyncBatchNorm.convert_sync_batchnorm(method)
         return
     for name, layer in list(method.named_modules()):
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             kind = WholeBatchNorm if whole_batch else OwnPartBatchNorm
             new = kind(layer.num_features, eps=layer.eps, momentum=layer.momentum)
             for key, tensor in [*layer.named_parameters(), *layer.named_buffers()]:

@@ -124,15 +124,16 @@ def collapse_sentence(measured: Mapping[str, Any], width: int) -> str | None:
     """A plain sentence where the representation has collapsed, else None.
 
     Args:
-        measured: What `measure` returned.
+        measured: What `measure` returned, or a line of metrics.jsonl. Without a `collapsed_loss` the method's loss is not one among
+            negatives, and no loss is named.
         width: Length of a feature vector.
     """
     spread, healthy = measured["feature_spread"], 1 / math.sqrt(width)
     if spread < _COLLAPSED_SHARE * healthy:
         return f"collapsed: all frames give the same features (spread {spread:.2g}, healthy is about {healthy:.2g})"
-    if measured["collapsed_loss"] and measured["negative_similarity"] > _COLLAPSED_SIMILARITY:
-        similar, loss = measured["negative_similarity"], measured["collapsed_loss"]
-        return f"collapsed: views of different videos are as similar as those of one ({similar:.4f}); the loss of that is {loss:.2f}"
+    if measured.get("collapsed_loss") != 0 and measured["negative_similarity"] > _COLLAPSED_SIMILARITY:
+        loss = f"; the loss of that is {measured['collapsed_loss']:.2f}" if "collapsed_loss" in measured else ""
+        return f"collapsed: views of different videos are as similar as those of one ({measured['negative_similarity']:.4f}){loss}"
     return None
 
 
@@ -162,7 +163,7 @@ def verdict(history: Sequence[Mapping[str, Any]], width: int, *, share_done: flo
 
 
 def _learns_nothing(lines: Sequence[Mapping[str, Any]]) -> str | None:
-    lines = [line for line in lines if line["collapsed_loss"] > 0]
+    lines = [line for line in lines if line.get("collapsed_loss") != 0]  # it is 0 where a batch holds one video
     if len(lines) < _LINES_NEEDED:
         return None
     positive, negative = (float(np.mean([line[key] for line in lines])) for key in ("positive_similarity", "negative_similarity"))

@@ -20,6 +20,7 @@ from uscl.config import Config
 from uscl.diagnostics import measure, verdict
 from uscl.feed import Batch, Feed
 from uscl.methods import Method
+from uscl.metric_lines import term_names
 from uscl.models import Backbone
 from uscl.pairs import VideoIndex
 from uscl.probe import ProbeFrames, probe
@@ -137,9 +138,12 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
 def _plain_line(line: dict[str, Any]) -> str:
     """A line of metrics.jsonl for people: is it learning, or has it collapsed?"""
     named = f", neighbours name {line['knn_accuracy']:.1%} (majority {line['knn_majority']:.1%})" if "knn_accuracy" in line else ""
-    contrast = f" contrast {line['contrast']:.3f} (collapsed {line['collapsed_loss']:.3f})," if "contrast" in line else ""
+    if "contrast" in line:
+        parts = f", contrast {line['contrast']:.3f} (collapsed {line['collapsed_loss']:.3f})"
+    else:
+        parts = "".join(f", {name} {line[name]:.3f}" for name in term_names(line))
     return (
-        f"step {line['step']}, epoch {line['epoch']}: loss {line['loss']:.3f},{contrast} "
+        f"step {line['step']}, epoch {line['epoch']}: loss {line['loss']:.3f}{parts}, "
         f"similarity of positives {line['positive_similarity']:.2f}, "
         f"of negatives {line['negative_similarity']:.2f}, spread {line['feature_spread']:.4f}{named}"
     )
@@ -179,6 +183,12 @@ class _Meter:
 
 
 def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter) -> dict[str, Any]:
+    measured = measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach())
+    if "collapsed_loss" in outcome:
+        measured["collapsed_loss"] = float(outcome["collapsed_loss"])
+    elif "contrast" not in outcome["terms"]:
+        del measured["collapsed_loss"]  # it is that of a loss among negatives
+    # The terms stand between `loss` and `learning_rate`: `term_names` finds them there.
     return {
         "step": position.step,
         "epoch": batch.epoch,
@@ -186,8 +196,7 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         **{name: term.item() for name, term in outcome["terms"].items()},
         "learning_rate": rate,
         "grad_norm": outcome["grad_norm"].item(),
-        **measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach()),
-        **({"collapsed_loss": float(outcome["collapsed_loss"])} if "collapsed_loss" in outcome else {}),
+        **measured,
         **meter.read(),
     }
 

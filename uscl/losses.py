@@ -14,7 +14,14 @@ UNLABELLED = -1
 _SHORTEST = 1e-8
 
 
-def nt_xent(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, *, same_group: torch.Tensor | None = None) -> torch.Tensor:
+def nt_xent(
+    z_a: torch.Tensor,
+    z_b: torch.Tensor,
+    temperature: float,
+    *,
+    same_group: torch.Tensor | None = None,
+    weights: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The normalised temperature-scaled cross-entropy (Chen et al.: A simple framework for contrastive learning, ICML 2020, equation 1).
 
     Row i of one view is the positive of row i of the other; all other rows of both views are negatives.
@@ -24,9 +31,11 @@ def nt_xent(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, *, same_gr
         z_b: (N, D) projections of view b.
         temperature: Greater than 0.
         same_group: (N, N) bool; videos i and j that share a group are no negatives of each other. The diagonal is not looked at.
+        weights: (N,) what the terms of a pair's two rows are multiplied with; None: 1. The sum is still divided by 2N and not by the sum of
+            the weights, as IVPP's authors do (VanBerlo et al. 2024, arXiv 2403.07715, by the first author's repository).
 
     Returns:
-        The mean over the 2N rows; 0 for N = 1, ln(2N - 1) when all rows are equal.
+        The mean over the 2N rows; 0 for N = 1, ln(2N - 1) when all rows are equal (times the mean weight).
 
     Example:
         >>> nt_xent(torch.eye(4), torch.eye(4), 0.5)
@@ -44,7 +53,9 @@ def nt_xent(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, *, same_gr
             left_out = left_out | same_group.repeat(2, 2)
             left_out[row, positive] = False
         similarity = similarity.masked_fill(left_out, float("-inf"))
-        return functional.cross_entropy(similarity, positive)
+        if weights is None:
+            return functional.cross_entropy(similarity, positive)
+        return (functional.cross_entropy(similarity, positive, reduction="none") * weights.to(dtype).repeat(2)).mean()
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None) -> torch.Tensor:

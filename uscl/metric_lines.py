@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +22,11 @@ def whole_lines(path: Path) -> Iterator[dict[str, Any] | None]:
         except ValueError:
             line = None
         yield line if isinstance(line, dict) and isinstance(line.get("step"), int) else None
+
+
+def term_names(line: Mapping[str, Any]) -> list[str]:
+    """The parts of the loss in a line, whatever the method calls them: what stands between `loss` and `learning_rate`."""
+    names = list(line)
+    if not {"loss", "learning_rate"} <= line.keys():
+        return []
+    return names[names.index("loss") + 1 : names.index("learning_rate")]

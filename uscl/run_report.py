@@ -18,6 +18,7 @@ from markupsafe import Markup
 from uscl import run_folder
 from uscl.config import Config, config_yaml
 from uscl.diagnostics import verdict
+from uscl.metric_lines import term_names
 from usdata.files import write_text
 
 REPORT = "report.html"
@@ -40,13 +41,15 @@ class Curve:
     style: str = "main"
 
 
-# (question, unit, curves, whether the axis begins at zero)
-PLOTS: tuple[tuple[str, str, tuple[Curve, ...]], ...] = (
-    (
-        "Is the loss below that of a collapsed network?",
-        "",
-        (Curve("contrast", "contrastive loss"), Curve("collapsed_loss", "collapsed", "reference")),
-    ),
+# Question, unit, curves.
+Plot = tuple[str, str, tuple[Curve, ...]]
+
+CONTRAST: Plot = (
+    "Is the loss below that of a collapsed network?",
+    "",
+    (Curve("contrast", "contrastive loss"), Curve("collapsed_loss", "collapsed", "reference")),
+)
+PLOTS: tuple[Plot, ...] = (
     (
         "Are two views of one clip more alike than views of two?",
         "mean cosine",
@@ -61,6 +64,23 @@ PLOTS: tuple[tuple[str, str, tuple[Curve, ...]], ...] = (
     ("Is the gradient calm?", "l2 norm", (Curve("grad_norm", "gradient"),)),
     ("How fast is it, and does it wait for data?", "views a second", (Curve("views_per_s", "views a second"),)),
 )
+
+
+def loss_plots(lines: Sequence[Mapping[str, Any]]) -> list[Plot]:
+    """What is drawn of the loss: a contrastive one beside that of a collapsed network, another by itself; and each of its other parts.
+
+    Args:
+        lines: Of metrics.jsonl; the last one names the parts.
+    """
+    names = term_names(lines[-1]) if lines else []
+    if "contrast" in names:
+        names.remove("contrast")
+        first = CONTRAST
+    else:
+        first = ("Does the loss fall?", "", (Curve("loss", "loss"),))
+    # A part that is alone is the loss itself, but for a weight.
+    parts = names if len(names) > 1 or first is CONTRAST else []
+    return [first, *((f"What becomes of its part {name}?", "without its weight", (Curve(name, name),)) for name in parts)]
 
 
 def write_report(out: Path, config: Config, width: int) -> Path:
@@ -84,7 +104,11 @@ def write_report(out: Path, config: Config, width: int) -> Path:
         sentences=_sentences(run, lines, sentence),
         warned=sentence is not None,
         run=run,
-        plots=[(question, unit, curves, plot(lines, question, curves)) for question, unit, curves in PLOTS if _there(lines, curves[0])],
+        plots=[
+            (question, unit, curves, plot(lines, question, curves))
+            for question, unit, curves in (*loss_plots(lines), *PLOTS)
+            if _there(lines, curves[0])
+        ],
         last=_last(lines),
         config=config_yaml(config),
         facts=[line for line in _log(out) if ": " in line][:8],
@@ -111,6 +135,8 @@ def _sentences(run: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], warni
         return [*told, f"{warning[0].upper()}{warning[1:]}."]
     if "contrast" in last:
         told.append(f"The contrastive loss is {last['contrast']:.3f}; a collapsed network would have {last['collapsed_loss']:.3f}.")
+    elif last.get("loss") is not None:
+        told.append(f"The loss is {last['loss']:.4g}; in the first line of metrics it was {lines[0]['loss']:.4g}.")
     probed = [line for line in lines if line.get("knn_accuracy") is not None]
     if probed:
         told.append(

@@ -67,8 +67,9 @@ class Pairs(Section):
     """Which splits of the data set are trained on."""
 
     @model_validator(mode="after")
-    def _distances_belong_to_ppi(self) -> Self:
-        if self.policy != "ppi" and (self.max_distance_s is not None or self.max_distance_frames is not None):
+    def _distances_have_a_use(self) -> Self:
+        bounded = self.policy in ("ppi", "within-seconds", "hard-negatives")
+        if not bounded and (self.max_distance_s is not None or self.max_distance_frames is not None):
             raise ValueError("pairs.max_distance_s and pairs.max_distance_frames need pairs.policy=ppi")
         return self
 
@@ -262,6 +263,9 @@ class BarlowTwins(Section):
 
     off_diagonal: float = Field(default=0.0051, gt=0)
     """Weight of the redundancy between components (the paper's lambda)."""
+
+    scale: float = Field(default=1.0, gt=0)
+    """The whole loss is multiplied by this, which LARS does not see but where it steps like SGD: on biases and normalisation."""
 
 
 class VICReg(Section):

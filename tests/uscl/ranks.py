@@ -25,6 +25,8 @@ from uscl import batch_norm, distributed, processes
 from uscl.config import Config, load_config
 from uscl.losses import masked_cross_entropy, nt_xent
 from uscl.methods import Facts
+from uscl.methods.barlow_twins import barlow_twins
+from uscl.methods.vicreg import vicreg
 from usdata.errors import Stopped, UserError
 
 # Videos in a batch: equal and unequal parts for two and three processes, and fewer videos than processes.
@@ -78,6 +80,24 @@ def whole_loss(network: nn.ModuleDict, rows: torch.Tensor, given: Problem) -> to
     o_a, o_b = network["after"](rows).chunk(2)
     cross_entropy = masked_cross_entropy(o_a, given.labels) + masked_cross_entropy(o_b, given.labels)
     return nt_xent(z_a, z_b, 0.5, same_group=given.same_group) + 0.2 * cross_entropy
+
+
+def vector_network() -> nn.Module:
+    """A projector with BatchNorm of vectors."""
+    from uscl.models import projector
+    from uscl.sections import Projector
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return projector(6, Projector(layers=3, hidden=8, width=5, batch_norm=True)).double()
+
+
+def statistics_loss(rows: torch.Tensor, name: str) -> torch.Tensor:
+    """A loss of the batch's statistics, with weights of the pairs."""
+    z_a, z_b = rows.chunk(2)
+    weights = torch.linspace(0.2, 1, len(z_a), dtype=torch.float64)
+    terms = {"barlow-twins": barlow_twins, "vicreg": vicreg}[name](z_a, z_b, weights=weights)
+    return torch.stack([factor * term for factor, term in zip((3.0, 2.0, 1.0), terms, strict=False)]).sum()
 
 
 def usual_network() -> nn.Module:
@@ -151,6 +171,22 @@ def networks(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
             # Ninety megabytes are written once.
             kept = tensors if processes.is_first() else {}
             keep(f"{'whole batch' if whole_batch else 'own part'} {videos}", kept | {"digest": torch.tensor(list(digest.digest()))})
+
+
+def vectors(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
+    """Gradients and running statistics of a projector under losses of the batch's statistics, by either kind of BatchNorm."""
+    for videos in NETWORK_COUNTS:
+        own = problem(videos, (6,)).inputs[:, distributed.own_part(videos)].flatten(0, 1)
+        for name in ("barlow-twins", "vicreg"):
+            for whole_batch in (True, False):
+                network = vector_network()
+                batch_norm.prepare(network, whole_batch=whole_batch, device=torch.device("cpu"))
+                loss = statistics_loss(distributed.gather(network(own), videos, views=2), name)
+                loss.backward()
+                distributed.average_gradients(network)
+                batch_norm.average_statistics(network, videos)
+                kept = gradients(network) | dict(network.named_buffers()) | {"loss": loss.detach()}
+                keep(f"vectors {name} {'whole batch' if whole_batch else 'own part'} {videos}", kept)
 
 
 def shared_weights(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
@@ -283,6 +319,7 @@ def main(world: str, rank: str, port: str, folder: str) -> None:
     with processes.joined():
         gathered(keep)
         networks(keep)
+        vectors(keep)
         shared_weights(keep)
         stops(keep)
         refusals(place)

@@ -137,6 +137,21 @@ def test_a_method_without_a_contrastive_loss_is_judged_by_similarities() -> None
     assert "0.305) than views of different ones (0.300)" in (verdict(alike, 16, share_done=0.1) or "")
 
 
+def test_without_a_contrastive_loss_no_loss_of_a_collapsed_network_is_named() -> None:
+    def without(line: dict[str, float]) -> dict[str, float]:
+        return {key: value for key, value in line.items() if key != "collapsed_loss"}
+
+    lines = [without(line(step, None)) for step in range(10, 400, 10)]
+    assert verdict(lines, 16, share_done=1) is None
+    alike = [without(line(step, None, positive=0.305, negative=0.3)) for step in range(10, 400, 10)]
+    assert (verdict(alike, 16, share_done=0.1) or "").startswith("the network learns nothing: views of one video are hardly more alike")
+    similar = verdict([without(line(400, None, positive=0.999, negative=0.999))], 16, share_done=0.1)
+    assert similar == "the network has collapsed: views of different videos are as similar as those of one (0.9990)"
+    spread = verdict([{**without(line(400, None)), "feature_spread": 0.0}], 16, share_done=0.1)
+    assert spread is not None
+    assert "all frames give the same features" in spread
+
+
 def test_neighbours_no_better_than_the_majority_are_told_from_half_of_the_run_on() -> None:
     healthy = run_of([1.0] * 30)
     probed = {"knn_accuracy": 0.5, "knn_balanced_accuracy": 0.35, "knn_majority": 0.52, "knn_chance": 1 / 3, "knn_videos": 100}

@@ -134,6 +134,26 @@ def test_batchnorm_of_own_parts_gives_all_processes_one_gradient_and_one_statist
     assert largest_error(found, {"backbone.bn1.running_mean": expected["backbone.bn1.running_mean"]}) < TOLERANCE
 
 
+@pytest.mark.parametrize("name", ["barlow-twins", "vicreg"])
+@pytest.mark.parametrize("videos", ranks.NETWORK_COUNTS)
+def test_batchnorm_of_vectors_and_statistics_of_the_batch_are_those_of_one_process(left: tuple[int, Path], videos: int, name: str) -> None:
+    network = ranks.vector_network()
+    loss = ranks.statistics_loss(network(ranks.problem(videos, (6,)).inputs.flatten(0, 1)), name)
+    loss.backward()
+    expected = ranks.gradients(network) | {"loss": loss.detach()}
+    expected |= {key: value for key, value in network.named_buffers() if value.is_floating_point()}
+    for found in of_each(left, f"vectors {name} whole batch {videos}"):
+        assert largest_error(found, expected) < TOLERANCE
+        assert found["1.num_batches_tracked"] == 1
+    # By own parts it is another network, the same one in every process, and a part of no video adds nothing.
+    found, *others = of_each(left, f"vectors {name} own part {videos}")
+    assert largest_error(found, expected) > 1e-3
+    assert all(torch.isfinite(value).all() for value in found.values())
+    assert found["1.num_batches_tracked"] == 1
+    for other in others:
+        assert all(torch.equal(other[key], value) for key, value in found.items())
+
+
 def test_weights_are_shared_from_the_first(left: tuple[int, Path]) -> None:
     for found in of_each(left, "shared"):
         assert found["0.weight"].shape == (4, 3, 3, 3)

@@ -114,3 +114,24 @@ def test_no_labelled_row_is_zero_with_a_zero_gradient() -> None:
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(logits.grad, torch.zeros(3, 2))
+
+
+def test_weights_of_pairs_multiply_their_terms() -> None:
+    generator = torch.Generator().manual_seed(2)
+    z_a, z_b = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
+    weights = torch.tensor([0.2, 1.0, 0.5, 0.7, 0.9], dtype=torch.float64)
+    rows, total = [*z_a, *z_b], 0.0
+    for i, z in enumerate(rows):
+        cosines = [float(z @ other / z.norm() / other.norm()) / 0.3 for other in rows]
+        denominator = math.log(sum(math.exp(cosine) for j, cosine in enumerate(cosines) if j != i))
+        total += float(weights[i % 5]) * (denominator - cosines[(i + 5) % 10])
+    assert nt_xent(z_a, z_b, 0.3, weights=weights).item() == pytest.approx(total / 10, abs=1e-8)
+    assert nt_xent(z_a, z_b, 0.3, weights=torch.ones(5)).item() == pytest.approx(nt_xent(z_a, z_b, 0.3).item(), abs=1e-12)
+    z_a.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: nt_xent(a, z_b, 0.5, weights=weights), (z_a,))
+    for count in (1, 3):
+        equal = torch.zeros(count, 4, requires_grad=True)
+        loss = nt_xent(equal, equal, 0.07, weights=torch.full((count,), 0.5))
+        loss.backward()
+        assert loss.item() == pytest.approx(0.5 * math.log(2 * count - 1), abs=1e-6)
+        assert torch.isfinite(equal.grad).all()

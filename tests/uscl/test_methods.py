@@ -64,6 +64,17 @@ def test_a_collapsed_network_costs_the_logarithm() -> None:
     assert by_hand(z, z, [-1] * 5, 0.5, 0.0).item() == pytest.approx(math.log(9))
 
 
+def test_weighted_pairs_weigh_the_loss_of_a_collapsed_network_too() -> None:
+    method, _ = make_method(load_config("uscl", ["image_size=32", "labels.weight=0", "temperature=0.3"]), 0)
+    weights = torch.tensor([0.25, 1.0, 0.5])
+    with torch.no_grad():
+        method.projector[2].weight.zero_()  # every projection is the last layer's bias
+    outcome = method(tuple(torch.randn(2, 3, 1, 32, 32)), Facts(torch.full((3,), -1), torch.arange(3), pair_weights=weights))
+    assert outcome["loss"].item() == pytest.approx(weights.mean().item() * math.log(5), rel=1e-5)
+    assert float(outcome["collapsed_loss"]) == pytest.approx(outcome["loss"].item(), rel=1e-5)
+    assert "collapsed_loss" not in method(tuple(torch.randn(2, 3, 1, 32, 32)), Facts(torch.full((3,), -1), torch.arange(3)))
+
+
 def test_what_the_feed_makes_belongs_to_its_videos(tmp_path: Path) -> None:
     groups = ["p0", "p0", "p1", "p1", "p2", "p2", "p3"]
     data = open_dataset(write_set(tmp_path / "set", frames_per_video=(5, 1, 4, 2, 6, 3, 4), labels=("a", "b", None), groups=groups))

@@ -9,7 +9,7 @@ import pytest
 
 from tests.uscl.tiny_set import write_set
 from uscl.config import load_config
-from uscl.run_report import HEIGHT, PLOTS, Curve, plot, write_report
+from uscl.run_report import CONTRAST, HEIGHT, PLOTS, Curve, loss_plots, plot, write_report
 from uscl.train import pretrain
 
 SETTINGS = ["image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.log_every_steps=1", "probe.every_epochs=1"]
@@ -31,7 +31,9 @@ def test_a_finished_run_has_its_page(tmp_path: Path) -> None:
     run = pretrain(write_set(tmp_path / "set"), out=tmp_path / "run", overrides=SETTINGS).out
     text = (run / "report.html").read_text()
     page = Page(text)
-    assert page.tags.count("svg") == len(PLOTS)
+    # The contrastive loss, the other part of the loss, and what all runs have.
+    assert page.tags.count("svg") == 2 + len(PLOTS)
+    assert "What becomes of its part cross_entropy?" in text
     assert page.links == []
     assert "script" not in page.tags
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
@@ -62,6 +64,20 @@ def test_a_curve_is_its_figures() -> None:
     assert (xs[1] - xs[0]) / (xs[2] - xs[0]) == pytest.approx(1 / 3, abs=1e-3)
     assert (ys[1] - ys[0]) / (ys[2] - ys[0]) == pytest.approx(1 / 2, abs=1e-3)
     assert all(0 < y < HEIGHT for y in ys)
+
+
+def test_the_loss_of_any_method_is_drawn_with_its_parts() -> None:
+    def keys(*terms: str) -> list[str]:
+        line = {"step": 1, "epoch": 0, "loss": 3.0, **dict.fromkeys(terms, 1.0), "learning_rate": 0.1, "grad_norm": 1.0}
+        return [curves[0].key for _, _, curves in loss_plots([line])]
+
+    assert keys("contrast") == ["contrast"]
+    assert keys("contrast", "cross_entropy") == ["contrast", "cross_entropy"]
+    assert keys("invariance", "variance", "covariance") == ["loss", "invariance", "variance", "covariance"]
+    assert keys("cross_entropy") == ["loss"], "a part that is alone is the loss"
+    assert keys() == ["loss"]
+    assert [curves[0].key for _, _, curves in loss_plots([])] == ["loss"]
+    assert loss_plots([{"loss": 1.0, "contrast": 1.0, "learning_rate": 0.1}])[0] is CONTRAST
 
 
 def test_odd_figures_break_nothing() -> None:

@@ -21,6 +21,8 @@ __all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method"
 
 METHODS: dict[str, str] = {
     "uscl": "uscl.methods.uscl:USCL",
+    "barlow-twins": "uscl.methods.barlow_twins:BarlowTwins",
+    "vicreg": "uscl.methods.vicreg:VICReg",
 }
 
 

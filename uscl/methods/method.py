@@ -62,15 +62,16 @@ class Outcome(TypedDict):
         loss: Scalar with a gradient, of the whole batch.
         terms: Its parts by name, without their weights and detached. `contrast` is a loss among negatives.
         features: (2n, W) of the backbone, view a before view b, of this process' videos.
-        projections: (2N, D), in the same order, of the whole batch.
-        collapsed_loss: What `contrast` is where all projections are equal; where it is not given, ln(2N - 1).
+        projections: (2N, D), in the same order, of the whole batch, as the loss sees them: their cosines say whether it has collapsed.
+        collapsed_loss: What `contrast` is where all projections are equal; where it is not given, ln(2N - 1). A scalar tensor where it
+            depends on the batch.
     """
 
     loss: torch.Tensor
     terms: dict[str, torch.Tensor]
     features: torch.Tensor
     projections: torch.Tensor
-    collapsed_loss: NotRequired[float]
+    collapsed_loss: NotRequired[float | torch.Tensor]
 
 
 class Method(nn.Module):
