@@ -218,7 +218,7 @@ class PairDrawer:
         pairs: P: pairs of views that a video gives.
 
     Raises:
-        UserError: A distance in seconds is asked for, and frames lack times.
+        UserError: A distance in seconds is asked for, and frames lack times; or the column makes no difference between videos.
     """
 
     def __init__(self, index: VideoIndex, settings: sections.Pairs) -> None:
@@ -240,6 +240,7 @@ class PairDrawer:
         if settings.policy == "same-column":
             if index.keys is None:
                 raise ValueError("same-column needs an index with keys: index_videos(dataset, splits, column)")
+            _check_keys(index.keys, settings.column)
             self._partners = policies.partners_of(index.keys)
 
     def __call__(self, seed: int, epoch: int, videos: np.ndarray) -> FramePairs:
@@ -293,6 +294,10 @@ class PairDrawer:
             found = self._far_of(self._anchors.places, epoch=0)
             most = np.maximum.reduceat(found.earlier + found.later, self._anchors.starts)
             said.append(f"pairs: {int((most >= 2).sum())} of {total} videos have two hard negatives, {int((most == 1).sum())} have one")
+            alone = int((np.maximum.reduceat(self._near.earlier + self._near.later, index.starts) == 0).sum())
+            if alone:
+                # Where few frames were kept, three frames of the source video may well reach none of them.
+                said.append(f"pairs: {alone} of {total} videos have no two near frames; one frame is both views, see pairs.max_distance_s")
         if index.keys is not None:
             known, values = int((index.keys >= 0).sum()), int(index.keys.max(initial=-1)) + 1
             said.append(f"pairs.column={self.settings.column}: {values} values, which {known} of {total} videos have")
@@ -326,6 +331,14 @@ class PairDrawer:
         if frames is not None:
             bounds.append((self.index.frame_indices, frames))
         return bounds
+
+
+def _check_keys(keys: np.ndarray, column: str | None) -> None:
+    """Refuse a column under which no video, or every video, has a partner."""
+    if (keys == keys[0]).all() and len(keys) > 1:
+        what = "has no value in any" if keys[0] < 0 else "has one and the same value in all"
+        then = "" if keys[0] < 0 else ", so that none is a negative of another"
+        raise UserError("pairs.column", f"is '{column}', which {what} of {len(keys)} videos{then}", "name a column with several values")
 
 
 def _check_times(index: VideoIndex, key: str, policy: str) -> None:
