@@ -168,6 +168,15 @@ def test_videos_with_too_few_far_frames_say_so(count: int, indices: list[int], h
         assert not hard[0] or abs(indices[one] - indices[anchor]) > 3
 
 
+def test_a_positive_counts_for_more_than_negatives() -> None:
+    index = make_index([4])
+    index.frame_indices[:] = [0, 50, 52, 100]
+    drawn = many(index, 0, policy="hard-negatives", min_distance_frames=90)
+    assert set(map(tuple, drawn.frame_rows[:, [0, 2]].tolist())) == {(1, 2), (2, 1)}
+    assert drawn.hard is not None
+    assert not drawn.hard.any()
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     gaps=st.lists(st.lists(st.integers(1, 12), min_size=1, max_size=14), min_size=1, max_size=5),
