@@ -94,11 +94,12 @@ def draw_augmentations(
         videos: (N,) video numbers.
         views: Views a video.
         store_size: S.
-        boxes: (N, 4) top, left, height and width, in whole stored pixels, of what each video's crops stay inside; None = the whole picture.
+        boxes: (N, 4) top, left, height and width, in whole stored pixels, of what each video's crops stay inside, or (views, N, 4) where
+            its views are of several videos; None = the whole picture.
     """
     if boxes is None:
-        boxes = np.tile([0, 0, store_size, store_size], (len(videos), 1))
-    box_top, box_left, box_height, box_width = np.tile(boxes, (views, 1)).T
+        boxes = np.array([0, 0, store_size, store_size])
+    box_top, box_left, box_height, box_width = np.broadcast_to(boxes, (views, len(videos), 4)).reshape(-1, 4).T
     u = np.concatenate([uniform(seed, stream=Stream.AUGMENT, epoch=epoch, item=videos, view=view, draws=_DRAWS) for view in range(views)])
     height, width = _crop_sizes(u[:, _CROP_DRAWS_FROM:], settings, box_height, box_width)
     low, high = settings.blur_sigma

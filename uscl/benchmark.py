@@ -29,7 +29,7 @@ from uscl.pairs import VideoIndex, index_videos
 from uscl.starting import move, run_device, run_precision
 from uscl.step import Step, wants_graphs
 from uscl.utilisation import capacity
-from uscl.views import batch_views, frames_augmented
+from uscl.views import VIEWS_A_PAIR, batch_views, frames_augmented
 from usdata.console import progress, safe_text
 from usdata.errors import UserError
 from usdata.manifest import open_dataset
@@ -113,12 +113,13 @@ def bench(
             index, store = _made_up(config, Path(place))
         else:
             data = open_dataset(dataset)
-            name, classes, index = data.name, len(data.classes), index_videos(data, config.pairs.splits)
+            name, classes = data.name, len(data.classes)
+            index = index_videos(data, config.pairs.splits, config.pairs.column)
             store = open_store(data, size=config.store_size, folder=Path(config.store.folder) if config.store.folder else None)
         method, backbone = make_method(config, classes if config.labels.weight > 0 else 0)
         step = _Step(config, Feed(store, index, config, device), method, precision)
         times, batch = _measured(step, seconds)
-    views = 2 * batch
+    views = VIEWS_A_PAIR * step.feed.drawer.pairs * batch
     stages = tuple(_speed(stage, views, measured) for stage, measured in times.items())
     facts = run_folder.describe_environment(device, precision)
     used = capacity(backbone, config.image_size, device, precision)
@@ -185,7 +186,7 @@ class _Step:
         drawn, parameters = stage("draws", lambda: (feed.drawer(config.seed, epoch, videos), self._augmentations(epoch, videos)))
         frames = stage("store read", lambda: feed.read(drawn.frame_rows))
         coefficients = torch.from_numpy(drawn.coefficients.astype(np.float32)).to(feed.device)
-        batch = Batch(epoch, 0, 1, videos, frames, coefficients, parameters, feed.facts(videos))
+        batch = Batch(epoch, 0, 1, videos, frames, coefficients, parameters, feed.facts(videos, drawn))
         views = stage("augment", lambda: batch_views(batch, config))
         loss = stage("forward", lambda: self._loss(views, batch.facts))
         self.optimizer.zero_grad(set_to_none=True)
@@ -275,6 +276,7 @@ def _made_up(config: Config, folder: Path) -> tuple[VideoIndex, FrameStore]:
         labels=np.arange(count) % _CLASSES,
         times_s=place / 10.0,
         frame_indices=place,
+        keys=None if config.pairs.column is None else np.arange(count) % _CLASSES,
     )
     mapped = np.load(path, mmap_mode="r")
     boxes = np.full((frames, 4), np.nan)

@@ -21,7 +21,8 @@ from uscl.distributed import own_part
 from uscl.field_of_view import video_boxes
 from uscl.frames import FrameStore
 from uscl.methods.method import Facts
-from uscl.pairs import PairDrawer, VideoIndex, batches
+from uscl.pairs import FramePairs, PairDrawer, VideoIndex, batches
+from uscl.policies import share_something
 from uscl.tiers import Placement, RowsAhead, place_store, read_into_memory
 from uscl.views import VIEWS_A_PAIR, frames_augmented
 
@@ -123,8 +124,10 @@ class Feed:
     def make(self, epoch: int, number: int, of: int, videos: np.ndarray) -> Batch:
         """One batch: a pure function of the configuration and its arguments."""
         config = self.config
-        own = videos[own_part(len(videos))]
-        drawn = self.drawer(config.seed, epoch, own)
+        whole = self.drawer(config.seed, epoch, videos)
+        part = own_part(len(videos))
+        own, drawn = videos[part], whole.of(part)
+        views = frames_augmented(config) * self.drawer.pairs
         if self.rows_ahead is not None:
             self.rows_ahead(drawn.frame_rows)
         augmentations = draw_augmentations(
@@ -132,9 +135,9 @@ class Feed:
             seed=config.seed,
             epoch=epoch,
             videos=own,
-            views=frames_augmented(config) * self.drawer.pairs,
+            views=views,
             store_size=self.store.size,
-            boxes=None if self.boxes is None else self.boxes[own],
+            boxes=self._boxes(own, drawn.partners, views),
         )
         return Batch(
             epoch=epoch,
@@ -144,19 +147,44 @@ class Feed:
             frames=self.read(drawn.frame_rows),
             coefficients=self._move(torch.from_numpy(drawn.coefficients.astype(np.float32))),
             augmentations=replace(augmentations, values=self._move(augmentations.values)),
-            facts=self.facts(videos),
+            facts=self.facts(videos, whole),
         )
 
-    def facts(self, videos: np.ndarray) -> Facts:
-        """What is known of a batch's videos."""
-        groups = torch.from_numpy(self.index.groups[videos])
-        same_group = groups[:, None] == groups if self.config.pairs.exclude_same_group else None
+    def facts(self, videos: np.ndarray, drawn: FramePairs) -> Facts:
+        """What is known of a batch's videos, and what was drawn for them."""
+        index = self.index
+
+        def moved(values: np.ndarray | None) -> torch.Tensor | None:
+            return None if values is None else self._move(torch.from_numpy(values))
+
         return Facts(
-            labels=self._move(torch.from_numpy(self.index.labels[videos])),
-            groups=self._move(groups),
+            labels=self._move(torch.from_numpy(index.labels[videos])),
+            groups=self._move(torch.from_numpy(index.groups[videos])),
             views=VIEWS_A_PAIR * self.drawer.pairs,
-            same_group=None if same_group is None else self._move(same_group),
+            same_group=moved(self._same_group(videos, drawn.partners)),
+            pair_weights=moved(drawn.weights),
+            keys=moved(None if index.keys is None else index.keys[videos]),
+            hard=moved(drawn.hard),
+            partner_labels=moved(None if drawn.partners is None else index.labels[drawn.partners]),
         )
+
+    def _same_group(self, videos: np.ndarray, partners: np.ndarray | None) -> np.ndarray | None:
+        """(N, N) bool: which videos are no negatives of each other; None: all are."""
+        pairs, groups = self.config.pairs, self.index.groups[videos]
+        if partners is None:
+            return groups[:, None] == groups if pairs.exclude_same_group else None
+        assert self.index.keys is not None
+        # With distinct groups the videos are of different ones, but a partner may be of another video's.
+        kept_apart = pairs.distinct_groups or pairs.exclude_same_group
+        return share_something(groups if kept_apart else None, self.index.groups[partners], self.index.keys[videos])
+
+    def _boxes(self, videos: np.ndarray, partners: np.ndarray | None, views: int) -> np.ndarray | None:
+        """What crops stay inside: of each video, or of each view where the last one is of another video."""
+        if self.boxes is None:
+            return None
+        if partners is None:
+            return self.boxes[videos]
+        return np.stack([self.boxes[videos]] * (views - 1) + [self.boxes[partners]])
 
     def _positions(self, epoch: int, number: int) -> Iterator[tuple[int, int, int, np.ndarray]]:
         for each in range(epoch, self.config.epochs):

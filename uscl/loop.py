@@ -104,7 +104,7 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
             # checkpoint is written: that may be due by the clock, which is another one in every process.
             if (run.device.type == "cpu" or log_due or stopping) and first_bad >= 0:
                 _fail(run, before, position, batch, outcome, int(first_bad))
-            meter.count(2 * len(batch.videos))
+            meter.count(batch.facts.views * len(batch.videos))
             position = replace(position, seconds=time.monotonic() - began)
             if log_due:
                 line = _metrics_line(position, batch, outcome, rate, meter)

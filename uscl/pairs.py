@@ -2,23 +2,30 @@
 
 In comes a data set; out come batches of video numbers, and for each video three frame rows (x1, anchor, x3) with two mixing coefficients:
 view_a = c_a * x1 + (1 - c_a) * anchor and view_b = c_b * x3 + (1 - c_b) * anchor. A batch never holds a video twice. What a video gives
-does not depend on the batch it stands in, nor on what was drawn before.
+does not depend on the batch it stands in, nor on what was drawn before. How frames are chosen is said by `policies.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
+import pandas as pd
 
-from uscl import sections
+from uscl import policies, sections
 from uscl.draws import Stream, beta, permutation, uniform
-from usdata.errors import DataSetError, UserError
+from usdata.errors import DataSetError, UserError, nearest
 from usdata.manifest import DataSet
 
 # What an epoch may leave out before its settings are refused, and how many epochs are looked at where they differ.
 _MOST_LEFT_OUT = 0.1
 _EPOCHS_LOOKED_AT = 10
+
+# Pairs of views that a video gives, where it is not one.
+PAIRS_OF = {"hard-negatives": 2}
+# How near a positive frame of `hard-negatives` lies where nothing else is set: UCL's three frames (Basu et al. 2022, arXiv 2207.13148).
+NEAR_FRAMES = 3
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,7 @@ class VideoIndex:
         labels: (videos,) `label_index`, -1 = unlabelled.
         times_s: (frames,) seconds from the clip's first frame, NaN = unknown; beside `frame_rows`.
         frame_indices: (frames,) positions in the source video; beside `frame_rows`.
+        keys: (videos,) numbers of the values in `pairs.column`, from 0 in their order, -1 = null; None where no column is named.
     """
 
     video_ids: tuple[str, ...]
@@ -44,6 +52,7 @@ class VideoIndex:
     labels: np.ndarray
     times_s: np.ndarray
     frame_indices: np.ndarray
+    keys: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.video_ids)
@@ -51,22 +60,38 @@ class VideoIndex:
 
 @dataclass(frozen=True)
 class FramePairs:
-    """What makes the views of some videos.
+    """What makes the views of some videos: P pairs of views of each.
 
     Attributes:
-        frame_rows: (videos, 3) rows of `dataset.frames`: x1, anchor, x3.
-        coefficients: (videos, 2) share of x1 in view a and of x3 in view b, 0 to 1; the rest is the anchor.
+        frame_rows: (videos, 3 P) rows of `dataset.frames`: x1, anchor, x3 of each pair.
+        coefficients: (videos, 2 P) share of x1 in a pair's first view and of x3 in its second, 0 to 1; the rest is the anchor.
+        weights: (videos,) float32 weights of the pairs, or None.
+        hard: (videos, 2) bool, with a second pair: which of its views are far frames of the video, and hard negatives.
+        partners: (videos,) numbers of the videos that x3 is of; None: the videos themselves.
     """
 
     frame_rows: np.ndarray
     coefficients: np.ndarray
+    weights: np.ndarray | None = None
+    hard: np.ndarray | None = None
+    partners: np.ndarray | None = None
+
+    def of(self, some: slice) -> FramePairs:
+        """Those of some of the videos."""
+        return replace(self, **{name: value[some] for name, value in vars(self).items() if value is not None})
 
 
-def index_videos(dataset: DataSet, splits: tuple[str, ...] = ("train",)) -> VideoIndex:
+def index_videos(dataset: DataSet, splits: tuple[str, ...] = ("train",), column: str | None = None) -> VideoIndex:
     """The videos of some splits of a data set, in the order of its manifest.
+
+    Args:
+        dataset: Opened.
+        splits: Whose frames are taken.
+        column: Of frames.parquet or videos.parquet, for `keys`.
 
     Raises:
         DataSetError: No frame stands in these splits.
+        UserError: There is no such column, or it does not hold one value a video.
     """
     frames = dataset.frames
     rows = np.flatnonzero(frames["split"].isin(splits).to_numpy())
@@ -88,7 +113,31 @@ def index_videos(dataset: DataSet, splits: tuple[str, ...] = ("train",)) -> Vide
         labels=labels[first],
         times_s=frames["time_s"].to_numpy(dtype=np.float64, na_value=np.nan)[order],
         frame_indices=frames["frame_index"].to_numpy(dtype=np.int64)[order],
+        keys=None if column is None else _keys(dataset, column, frames, names),
     )
+
+
+def _keys(dataset: DataSet, column: str, frames: pd.DataFrame, names: np.ndarray) -> np.ndarray:
+    """(videos,) numbers of a column's values, from 0 in their order, -1 = null."""
+    if column in frames.columns:
+        table = frames[["video_id", column]]
+    elif column in dataset.videos.columns:
+        table = dataset.videos[["video_id", column]]
+        table = table[table["video_id"].isin(names)]
+    else:
+        advice = nearest(column, {*frames.columns, *dataset.videos.columns})
+        raise UserError("pairs.column", f"is '{column}', which neither frames.parquet nor videos.parquet has", advice)
+    if table[column].map(lambda value: isinstance(value, list | np.ndarray)).any():
+        raise UserError("pairs.column", f"is '{column}', which holds lists", "name a column with one value a video, such as label or organ")
+    values = table.groupby("video_id")[column]
+    several = values.nunique(dropna=False)
+    if (several > 1).any():
+        video = several.index[several > 1][0]
+        reason = f"is '{column}', which is not one value a video: {video} has {several[video]}"
+        raise UserError("pairs.column", reason, "name a column such as label, organ or view")
+    # `first` skips nulls, and a video's values are all alike here.
+    numbers, _ = pd.factorize(values.first().reindex(names), sort=True)
+    return np.asarray(numbers, dtype=np.int64)
 
 
 def batches(seed: int, epoch: int, index: VideoIndex, batch_size: int, distinct_groups: bool = False) -> list[np.ndarray]:
@@ -163,34 +212,96 @@ class PairDrawer:
 
     Args:
         index: The videos.
-        settings: Policy, coefficients and distances.
+        settings: Policy, coefficients, distances and column.
 
     Attributes:
         pairs: P: pairs of views that a video gives.
 
     Raises:
-        UserError: A distance in seconds is asked for, and frames lack times.
+        UserError: A distance in seconds is asked for, and frames lack times; or the column makes no difference between videos.
     """
 
     def __init__(self, index: VideoIndex, settings: sections.Pairs) -> None:
         self.index = index
         self.settings = settings
-        self.pairs = 1
-        self._neighbours = _neighbours(index, settings) if settings.policy == "ppi" else None
+        self.pairs = PAIRS_OF.get(settings.policy, 1)
+        starts, counts = index.starts, index.counts
+        if settings.policy in ("ppi", "within-seconds", "hard-negatives"):
+            self._near = policies.near_frames(starts, counts, self._bounds("max"))
+        if settings.policy == "ppi":
+            sides = (self._near.earlier > 0).astype(np.int64) + (self._near.later > 0)
+            self._anchors = policies.best_anchors(starts, sides)
+        if settings.policy == "hard-negatives":
+            self._far = policies.far_frames(starts, counts, self._bounds("min"), self._near)
+            found = self._far_of(np.arange(len(index.frame_rows)), epoch=0)
+            # A positive counts for more than negatives: without those there is still a pair.
+            near = self._near.earlier + self._near.later > 0
+            self._anchors = policies.best_anchors(starts, 2 * near + (found.earlier + found.later > 0))
+        if settings.policy == "same-column":
+            if index.keys is None:
+                raise ValueError("same-column needs an index with keys: index_videos(dataset, splits, column)")
+            _check_keys(index.keys, settings.column)
+            self._partners = policies.partners_of(index.keys)
 
     def __call__(self, seed: int, epoch: int, videos: np.ndarray) -> FramePairs:
         """The pairs of these videos in this epoch."""
-        counts = self.index.counts[videos]
-        draws = uniform(seed, stream=Stream.FRAMES, epoch=epoch, item=videos, draws=3)
-        if self.settings.policy == "same-frame":
-            picked = np.repeat(_scaled(draws[:, :1], counts[:, None]), 3, axis=1)
-        elif self._neighbours is not None:
-            picked = self._temporal(videos, draws)
+        index, policy = self.index, self.settings.policy
+        starts, counts = index.starts[videos], index.counts[videos]
+        draws = uniform(seed, stream=Stream.FRAMES, epoch=epoch, item=videos, draws=4)
+        mixed = np.zeros(len(videos), dtype=bool)
+        weights = hard = partners = None
+        if policy == "uscl":
+            places = starts[:, None] + policies.three_of(draws, counts)
+            mixed = counts >= 3
+        elif policy == "same-frame":
+            places = starts[:, None] + policies.same_frame(draws, counts)
+        elif policy == "ppi":
+            anchor = self._anchors.draw(videos, draws[:, 1])
+            mixed = counts >= 3
+            few = starts[:, None] + policies.three_of(draws, counts)
+            places = np.where(mixed[:, None], policies.in_order(draws[:, [0, 2]], anchor, self._near), few)
+        elif policy == "within-seconds":
+            places = policies.within_distance(draws[:, 1], starts + policies.scaled(draws[:, 0], counts), self._near)
+            if self.settings.weights:
+                assert self.settings.max_distance_s is not None
+                apart = np.abs(index.times_s[places[:, 2]] - index.times_s[places[:, 0]])
+                weights = policies.closeness(apart, self.settings.max_distance_s)
+        elif policy == "hard-negatives":
+            anchor = self._anchors.draw(videos, draws[:, 0])
+            near = policies.Sides(self._near.earlier[anchor], self._near.later[anchor])
+            places, hard = policies.near_and_far(draws[:, 1:], anchor, near, self._far_of(anchor, epoch), starts, counts)
         else:
-            picked = three_of(draws, counts)
-        mixed = (counts >= 3) & (self.settings.policy != "same-frame")
-        coefficients = np.where(mixed[:, None], self._coefficients(seed, epoch, videos), 1.0)
-        return FramePairs(frame_rows=self.index.frame_rows[self.index.starts[videos][:, None] + picked], coefficients=coefficients)
+            partners = self._partners.draw(videos, draws[:, 1])
+            own = starts + policies.scaled(draws[:, 0], counts)
+            other = index.starts[partners] + policies.scaled(draws[:, 2], index.counts[partners])
+            places = np.stack([own, own, other], axis=1)
+        coefficients: np.ndarray = np.ones((len(videos), 2 * self.pairs))
+        if mixed.any():
+            coefficients = np.where(mixed[:, None], self._coefficients(seed, epoch, videos), coefficients)
+        return FramePairs(index.frame_rows[places], coefficients, weights, hard, partners)
+
+    def describe(self) -> list[str]:
+        """What a person should know of the pairs before training: the videos that the policy cannot serve."""
+        index, policy, total = self.index, self.settings.policy, len(self.index)
+        said = []
+        if policy == "within-seconds":
+            alone = int((np.maximum.reduceat(self._near.earlier + self._near.later, index.starts) == 0).sum())
+            if alone:
+                said.append(
+                    f"pairs: {alone} of {total} videos have no two frames within {self.settings.max_distance_s:g} s; one frame is both"
+                )
+        if policy == "hard-negatives":
+            found = self._far_of(self._anchors.places, epoch=0)
+            most = np.maximum.reduceat(found.earlier + found.later, self._anchors.starts)
+            said.append(f"pairs: {int((most >= 2).sum())} of {total} videos have two hard negatives, {int((most == 1).sum())} have one")
+            alone = int((np.maximum.reduceat(self._near.earlier + self._near.later, index.starts) == 0).sum())
+            if alone:
+                # Where few frames were kept, three frames of the source video may well reach none of them.
+                said.append(f"pairs: {alone} of {total} videos have no two near frames; one frame is both views, see pairs.max_distance_s")
+        if index.keys is not None:
+            known, values = int((index.keys >= 0).sum()), int(index.keys.max(initial=-1)) + 1
+            said.append(f"pairs.column={self.settings.column}: {values} values, which {known} of {total} videos have")
+        return said
 
     def _coefficients(self, seed: int, epoch: int, videos: np.ndarray) -> np.ndarray:
         draws = uniform(seed, stream=Stream.MIXING, epoch=epoch, item=videos, draws=2)
@@ -198,79 +309,46 @@ class PairDrawer:
             draws[:, 1] = draws[:, 0]
         return beta(draws, self.settings.alpha, self.settings.beta)
 
-    def _temporal(self, videos: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Positions (videos, 3) of f1 <= anchor <= f3: the anchor evenly among the eligible ones, the others evenly within the distance."""
-        assert self._neighbours is not None
-        anchors, anchor_starts, anchor_counts, earlier, later = self._neighbours
-        anchor = anchors[anchor_starts[videos] + _scaled(draws[:, 1], anchor_counts[videos])]
-        # A frame with no neighbour within the distance stands in for it itself: its distance is zero.
-        before = np.where(earlier[anchor] > 0, 1 + _scaled(draws[:, 0], np.maximum(earlier[anchor], 1)), 0)
-        after = np.where(later[anchor] > 0, 1 + _scaled(draws[:, 2], np.maximum(later[anchor], 1)), 0)
-        middle = anchor - self.index.starts[videos]
-        temporal = np.stack([middle - before, middle, middle + after], axis=1)
-        few = self.index.counts[videos] < 3
-        return np.where(few[:, None], three_of(draws, self.index.counts[videos]), temporal)
+    def _far_of(self, places: np.ndarray, epoch: int) -> policies.Sides:
+        """The far frames of some frames in an epoch."""
+        earlier, later = self._far.earlier[places], self._far.later[places]
+        if self.settings.min_distance_s is None and self.settings.min_distance_frames is None:
+            share = policies.far_share(epoch, self.settings.harder_over_epochs)
+            share_of = policies.farther_than(share, places, self.index.starts, self.index.frame_indices)
+            earlier, later = np.minimum(earlier, share_of.earlier), np.minimum(later, share_of.later)
+        return policies.Sides(earlier, later)
+
+    def _bounds(self, which: Literal["max", "min"]) -> list[tuple[np.ndarray, float]]:
+        """The distances that are set, each with the positions that it is measured on."""
+        seconds: float | None = getattr(self.settings, f"{which}_distance_s")
+        frames: int | None = getattr(self.settings, f"{which}_distance_frames")
+        bounds: list[tuple[np.ndarray, float]] = []
+        if seconds is not None:
+            _check_times(self.index, f"pairs.{which}_distance_s", self.settings.policy)
+            bounds.append((self.index.times_s, seconds))
+        if self.settings.policy == "hard-negatives" and which == "max" and seconds is None and frames is None:
+            frames = NEAR_FRAMES
+        if frames is not None:
+            bounds.append((self.index.frame_indices, frames))
+        return bounds
 
 
-def three_of(draws: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Three positions without replacement out of each count, every ordered triple equally likely.
-
-    Of two frames the first is x1 and the second x3 (the anchor then has no share); one frame stands for all three.
-
-    Args:
-        draws: (videos, 3) uniform in [0, 1).
-        counts: (videos,) frames a video, at least 1.
-
-    Returns:
-        (videos, 3) int64 positions: x1, anchor, x3.
-    """
-    first = _scaled(draws[:, 0], counts)
-    second = _scaled(draws[:, 1], np.maximum(counts - 1, 1))
-    second = second + (second >= first)
-    third = _scaled(draws[:, 2], np.maximum(counts - 2, 1))
-    low, high = np.minimum(first, second), np.maximum(first, second)
-    third = third + (third >= low)
-    third = third + (third >= high)
-    picked = np.stack([first, second, third], axis=1)
-    few = np.stack([np.zeros_like(counts), np.zeros_like(counts), counts - 1], axis=1)
-    return np.where((counts >= 3)[:, None], picked, few)
+def _check_keys(keys: np.ndarray, column: str | None) -> None:
+    """Refuse a column under which no video, or every video, has a partner."""
+    if (keys == keys[0]).all() and len(keys) > 1:
+        what = "has no value in any" if keys[0] < 0 else "has one and the same value in all"
+        then = "" if keys[0] < 0 else ", so that none is a negative of another"
+        raise UserError("pairs.column", f"is '{column}', which {what} of {len(keys)} videos{then}", "name a column with several values")
 
 
-def _scaled(draws: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Uniform numbers in [0, 1) to whole numbers 0 .. count - 1; the product can round up to the count itself, hence the minimum."""
-    return np.minimum((draws * counts).astype(np.int64), counts - 1)
-
-
-def _neighbours(index: VideoIndex, settings: sections.Pairs) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """For temporal pairs: eligible anchors (with starts and counts a video), and how many frames before and after each lie near enough.
-
-    Eligible are the frames with near neighbours on both sides; where a video has none, those with one; else all its frames.
-    """
-    if settings.max_distance_s is not None and np.isnan(index.times_s).any():
-        unknown = {index.video_ids[v] for v in range(len(index)) if np.isnan(_of(index, index.times_s, v)).any()}
-        reason = f"is in seconds, but {len(unknown)} of {len(index)} videos have no frame times (such as {min(unknown)})"
-        raise UserError("pairs.max_distance_s", reason, "use --set pairs.max_distance_frames=N --set pairs.max_distance_s=null")
-    total = len(index.frame_rows)
-    earlier, later = np.zeros(total, dtype=np.int64), np.zeros(total, dtype=np.int64)
-    anchors, counts = [], np.zeros(len(index), dtype=np.int64)
-    for video in range(len(index)):
-        start, count = index.starts[video], index.counts[video]
-        place = np.arange(count)
-        low, high = np.zeros(count, dtype=np.int64), np.full(count, count - 1)
-        for positions, distance in ((index.times_s, settings.max_distance_s), (index.frame_indices, settings.max_distance_frames)):
-            if distance is not None:
-                own = _of(index, positions, video)
-                # Times are sums of rounded ticks: the slack keeps a frame at exactly the distance inside.
-                low = np.maximum(low, np.searchsorted(own, own - distance - 1e-9, side="left"))
-                high = np.minimum(high, np.searchsorted(own, own + distance + 1e-9, side="right") - 1)
-        before, after = place - low, high - place
-        earlier[start : start + count], later[start : start + count] = before, after
-        sides = (before > 0).astype(np.int64) + (after > 0)
-        eligible = np.flatnonzero(sides == sides.max())
-        anchors.append(start + eligible)
-        counts[video] = len(eligible)
-    return np.concatenate(anchors), np.concatenate([[0], np.cumsum(counts)[:-1]]), counts, earlier, later
-
-
-def _of(index: VideoIndex, values: np.ndarray, video: int) -> np.ndarray:
-    return values[index.starts[video] : index.starts[video] + index.counts[video]]
+def _check_times(index: VideoIndex, key: str, policy: str) -> None:
+    """Refuse distances in seconds where frames have no times."""
+    if not np.isnan(index.times_s).any():
+        return
+    lacks = np.logical_or.reduceat(np.isnan(index.times_s), index.starts)
+    unknown = [name for name, lacking in zip(index.video_ids, lacks, strict=True) if lacking]
+    in_frames = key.removesuffix("_s") + "_frames"
+    advice = f"use --set {in_frames}=N --set {key}=null"
+    if policy == "within-seconds":
+        advice = f"use --set pairs.policy=ppi --set {in_frames}=N --set {key}=null"
+    raise UserError(key, f"is in seconds, but {len(unknown)} of {len(index)} videos have no frame times (such as {min(unknown)})", advice)

@@ -17,6 +17,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
+# Keys of `pairs` that only these policies read.
+_OF_POLICIES = {
+    "max_distance_s": ("ppi", "within-seconds", "hard-negatives"),
+    "max_distance_frames": ("ppi", "hard-negatives"),
+    "min_distance_s": ("hard-negatives",),
+    "min_distance_frames": ("hard-negatives",),
+    "harder_over_epochs": ("hard-negatives",),
+    "weights": ("within-seconds",),
+}
+
+
 class Pairs(Section):
     """Which frames of a video make the two views, and which videos share a batch."""
 
@@ -42,13 +53,16 @@ class Pairs(Section):
     """With `ppi`, `within-seconds` and `hard-negatives`: how many seconds a positive frame may lie away; null = no bound."""
 
     max_distance_frames: int | None = Field(default=None, ge=1)
-    """Likewise in frames of the source video."""
+    """Likewise in frames of the source video, with `ppi` and `hard-negatives`. With `hard-negatives` and neither bound: 3, as in UCL."""
 
     min_distance_s: float | None = Field(default=None, gt=0)
-    """With `hard-negatives`: how many seconds a negative frame lies away at least; null = no bound."""
+    """With `hard-negatives`: how many seconds a negative frame lies away at least, and farther than a positive may; null = no bound."""
 
     min_distance_frames: int | None = Field(default=None, ge=1)
-    """Likewise in frames of the source video."""
+    """Likewise in frames of the source video. With neither: a fifth of the video's length, as UCL's published code begins."""
+
+    harder_over_epochs: int | None = Field(default=None, ge=1)
+    """With `hard-negatives`: that fifth falls along half a cosine, over so many epochs, to 0.03 of the video's length; null = it stays."""
 
     weights: bool = False
     """With `within-seconds`: a pair d seconds apart weighs (D - d + 1) / (D + 1) with D = `max_distance_s` (IVPP)."""
@@ -67,10 +81,21 @@ class Pairs(Section):
     """Which splits of the data set are trained on."""
 
     @model_validator(mode="after")
-    def _distances_have_a_use(self) -> Self:
-        bounded = self.policy in ("ppi", "within-seconds", "hard-negatives")
-        if not bounded and (self.max_distance_s is not None or self.max_distance_frames is not None):
-            raise ValueError("pairs.max_distance_s and pairs.max_distance_frames need pairs.policy=ppi")
+    def _settings_belong_to_the_policy(self) -> Self:
+        for key, policies in _OF_POLICIES.items():
+            if getattr(self, key) not in (None, False) and self.policy not in policies:
+                listed = " or ".join([", ".join(policies[:-1]), policies[-1]] if len(policies) > 1 else policies)
+                raise ValueError(f"pairs.{key} needs pairs.policy={listed}, and it is {self.policy}")
+        needed = {"within-seconds": "max_distance_s", "same-column": "column"}.get(self.policy)
+        if needed is not None and getattr(self, needed) is None:
+            example = {"max_distance_s": "1.0", "column": "organ"}[needed]
+            raise ValueError(f"pairs.policy={self.policy} needs pairs.{needed}: --set pairs.{needed}={example}")
+        for unit in ("s", "frames"):
+            most, least = getattr(self, f"max_distance_{unit}"), getattr(self, f"min_distance_{unit}")
+            if most is not None and least is not None and least <= most:
+                raise ValueError(f"pairs.min_distance_{unit} is {least:g}, and must be above pairs.max_distance_{unit} ({most:g})")
+        if self.harder_over_epochs is not None and (self.min_distance_s is not None or self.min_distance_frames is not None):
+            raise ValueError("pairs.harder_over_epochs moves a distance of its own: leave out pairs.min_distance_s and min_distance_frames")
         return self
 
 

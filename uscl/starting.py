@@ -11,8 +11,9 @@ from torch import nn
 from uscl import processes, run_folder
 from uscl.config import Config
 from uscl.models import Backbone, load_backbone
-from uscl.pairs import VideoIndex, batches
+from uscl.pairs import PairDrawer, VideoIndex, batches
 from uscl.tiers import Placement
+from uscl.views import VIEWS_A_PAIR
 from usdata.errors import UserError
 from usdata.manifest import DataSet
 
@@ -75,14 +76,17 @@ def describe(
     size = config.store_size
     frames = len(data.frames)
     largest = max(len(batch) for batch in first)
+    drawer = PairDrawer(index, config.pairs)
+    views = VIEWS_A_PAIR * drawer.pairs
     used = f"labels of {labelled} videos used, {classes} classes" if classes else "labels not used"
     return [
         f"data set: {data.name} ({data.digest[:16]}): {len(index)} videos of {len(set(index.groups.tolist()))} groups, "
         f"{len(index.frame_rows)} frames in split {', '.join(config.pairs.splits)}; {used}",
         f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
-        f"batch: {largest} videos x 2 views = {2 * largest} views of {config.image_size}x{config.image_size}; "
+        f"batch: {largest} videos x {views} views = {views * largest} views of {config.image_size}x{config.image_size}; "
         f"{len(first)} steps an epoch x {config.epochs} epochs = {total_steps(config, index)} steps",
         f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB, tier {placement.tier} ({placement.why})",
+        *drawer.describe(),
     ]
 
 

@@ -91,7 +91,7 @@ def pretrain(
     out = Path(out)
     config = load_config(recipe, overrides)
     data = open_dataset(dataset)
-    index = index_videos(data, config.pairs.splits)
+    index = index_videos(data, config.pairs.splits, config.pairs.column)
     check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
     device, why_device = run_device(config)
     precision, why_precision = run_precision(config, device)

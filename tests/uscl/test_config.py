@@ -73,7 +73,7 @@ def test_a_resolved_configuration_reads_back_to_itself(tmp_path: Path) -> None:
         ("device=tpu", "allowed: auto, cpu, cuda"),
         ("learning_rate=.nan", "finite"),
         ("pairs.splits=[foo]", r"pairs\.splits\.0: is 'foo'"),
-        ("pairs.max_distance_s=1", r"need pairs\.policy=ppi"),
+        ("pairs.max_distance_s=1", r"pairs\.max_distance_s needs pairs\.policy=ppi, within-seconds or hard-negatives, and it is uscl"),
         ("seed=-1", "seed: is -1"),
         ("pairs.a.b=1", r"pairs\.a: is no key"),
         ("nothing", "has no '='"),

@@ -88,6 +88,11 @@ def check_uses(config: Config, kind: type[Method]) -> None:
     brought = {
         "hard_negatives": (config.pairs.policy == "hard-negatives", "pairs.policy=hard-negatives", "choose another policy"),
         "pair_weights": (config.pairs.weights, "pairs.weights=true", "use --set pairs.weights=false"),
+        "keys": (
+            config.pairs.column is not None and config.pairs.policy != "same-column",
+            f"pairs.column={config.pairs.column}",
+            "use --set pairs.column=null, or --set pairs.policy=same-column",
+        ),
     }
     for use, (there, key, advice) in brought.items():
         if there and use not in kind.uses:

@@ -33,6 +33,8 @@ class Facts:
         same_group: (N, N) bool where videos i and j are no negatives of each other; None: all are. The diagonal is not looked at.
         pair_weights: (N,) float32 weights of the pairs, or None.
         keys: (N,) int64 numbers of the values in `pairs.column`, -1 = it has none; None where no column is named.
+        hard: (N, 2) bool, where there are views c and d: whether each is a far frame, and a negative; where not, it is to be ignored.
+        partner_labels: (N,) int64 labels of the videos that view b is of, -1 = unlabelled; None where both views are of one video.
     """
 
     labels: torch.Tensor
@@ -41,6 +43,8 @@ class Facts:
     same_group: torch.Tensor | None = None
     pair_weights: torch.Tensor | None = None
     keys: torch.Tensor | None = None
+    hard: torch.Tensor | None = None
+    partner_labels: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -158,8 +162,9 @@ class Method(nn.Module):
         if self.classifier is not None:
             read = features if self.classifier_on == "features" else own_projections
             o_a, o_b = gather(self.classifier(read[:own]), len(facts), views=2).chunk(2)
-            cross_entropy = sum(masked_cross_entropy(logits, facts.labels, self.class_weights) for logits in (o_a, o_b))
-            assert isinstance(cross_entropy, torch.Tensor)
+            labels_b = facts.labels if facts.partner_labels is None else facts.partner_labels
+            cross_entropy = masked_cross_entropy(o_a, facts.labels, self.class_weights)
+            cross_entropy = cross_entropy + masked_cross_entropy(o_b, labels_b, self.class_weights)
             loss = loss + self.label_weight * cross_entropy
             terms["cross_entropy"] = cross_entropy.detach()
         return {"loss": loss, "terms": terms, "features": features[:own], "projections": projections[: 2 * len(facts)]}
