@@ -70,7 +70,7 @@ class Outcome(TypedDict):
     terms: dict[str, torch.Tensor]
     features: torch.Tensor
     projections: torch.Tensor
-    collapsed_loss: NotRequired[float]
+    collapsed_loss: NotRequired[float | torch.Tensor]
 
 
 class Method(nn.Module):
@@ -162,6 +162,10 @@ class Method(nn.Module):
             loss = loss + self.label_weight * cross_entropy
             terms["cross_entropy"] = cross_entropy.detach()
         return {"loss": loss, "terms": terms, "features": features[:own], "projections": projections[: 2 * len(facts)]}
+
+    def start(self) -> None:
+        """Called once before the first step of a new run, when the backbone has the weights that it starts from: a momentum encoder
+        becomes its copy here. A resumed run has all weights from its checkpoint."""
 
     def after_step(self) -> None:
         """Called after every step of the optimiser, without gradients: momentum encoders follow here."""
