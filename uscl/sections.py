@@ -68,8 +68,10 @@ class Pairs(Section):
 
     @model_validator(mode="after")
     def _distances_belong_to_ppi(self) -> Self:
-        if self.policy != "ppi" and (self.max_distance_s is not None or self.max_distance_frames is not None):
-            raise ValueError("pairs.max_distance_s and pairs.max_distance_frames need pairs.policy=ppi")
+        if self.policy not in ("ppi", "within-seconds", "hard-negatives") and (
+            self.max_distance_s is not None or self.max_distance_frames is not None
+        ):
+            raise ValueError("pairs.max_distance_s and pairs.max_distance_frames need pairs.policy=ppi, within-seconds or hard-negatives")
         return self
 
 

@@ -175,6 +175,23 @@ class Method(nn.Module):
         return f"temperature={self.temperature}"
 
 
+def hard_negatives(projections: torch.Tensor, facts: Facts) -> dict[str, torch.Tensor | None]:
+    """The hard negatives among the projections (V * N, D) of a whole batch, as `uscl.losses` takes them: those of the views beyond the
+    second, and which of them are of real far frames."""
+    if facts.views == 2:
+        return {"hard": None, "hard_known": None}
+    far = projections.unflatten(0, (facts.views, len(facts)))[2:]
+    return {"hard": far.transpose(0, 1), "hard_known": getattr(facts, "hard", None)}
+
+
+def with_collapsed_loss(method: Method, outcome: Outcome, facts: Facts) -> Outcome:
+    """An outcome with the loss of equal projections, where it is not ln(2N - 1): with hard negatives, or without those of equal groups."""
+    if facts.views > 2 or facts.same_group is not None:
+        constant = outcome["projections"].detach().new_ones(facts.views * len(facts), 1)
+        outcome["collapsed_loss"] = method.loss(constant, facts)[0]
+    return outcome
+
+
 def without_graph(outcome: Outcome) -> dict[str, Any]:
     """An outcome without autograd's graph."""
     return {key: value.detach() if isinstance(value, torch.Tensor) else value for key, value in outcome.items()}
