@@ -32,12 +32,11 @@ class MoCo(Method):
     """InfoNCE at `temperature` of view a's projections against view b's keys and a queue of keys.
 
     Keys of a query's own group are no negatives of it where `pairs.distinct_groups` or `pairs.exclude_same_group` asks for that; so are not
-    places of the queue that are still empty. While all are, in the first step, the other keys of the batch stand in.
+    places of the queue that are still empty.
 
-    The key network's BatchNorm normalises by running statistics, which follow those of the query network (EMAN: Cai et al.: Exponential
-    moving average normalization, CVPR 2021, arXiv 2101.08482). With statistics of the batch, a query could tell its own key from those of
-    other batches by them alone, and would have nothing to learn; MoCo shuffles its batch over several GPUs against that, which one process
-    cannot. The statistics' momentum is at most (1 + t) / (10 + t) after t steps, for they start from nothing.
+    The other keys of the batch are negatives too, as if they had been put into the queue before. BatchNorm marks all keys of a batch alike,
+    and by that mark a query could tell its own from those of other batches; MoCo shuffles its batch over several GPUs against that, which
+    one process cannot. Key and query network each normalise by the batch and keep running statistics of their own.
 
     Where labels are used, the classifier reads the key network's view b too; its gradient ends at the classifier.
 
@@ -47,7 +46,6 @@ class MoCo(Method):
         queue: (K, D) normalised keys.
         queue_groups: (K,) their groups' numbers, -1 where there is no key yet.
         queue_next: Where the next key goes.
-        steps: Steps so far.
     """
 
     uses: ClassVar[frozenset[str]] = frozenset({"hard_negatives"})
@@ -56,23 +54,14 @@ class MoCo(Method):
         super().__init__(config, classes)
         self.momentum = config.moco.momentum
         self.mask_groups = config.pairs.distinct_groups or config.pairs.exclude_same_group
-        self.key_backbone = copy.deepcopy(self.backbone).eval().requires_grad_(False)
-        self.key_projector = copy.deepcopy(self.projector).eval().requires_grad_(False)
+        self.key_backbone = copy.deepcopy(self.backbone).requires_grad_(False)
+        self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.queue: torch.Tensor
         self.queue_groups: torch.Tensor
         self.queue_next: torch.Tensor
-        self.steps: torch.Tensor
         self.register_buffer("queue", torch.zeros(config.moco.queue, self.projection_width))
         self.register_buffer("queue_groups", torch.full((config.moco.queue,), _NO_KEY))
         self.register_buffer("queue_next", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-
-    def train(self, mode: bool = True) -> MoCo:
-        """As every module's, but for the key network, which stays in evaluation mode."""
-        super().train(mode)
-        self.key_backbone.eval()
-        self.key_projector.eval()
-        return self
 
     @torch.no_grad()
     def start(self) -> None:
@@ -110,16 +99,9 @@ class MoCo(Method):
     @torch.no_grad()
     def after_step(self) -> None:
         """The key network follows: k <- m k + (1 - m) q, equation 2 of the paper."""
-        warm = ((1 + self.steps) / (10 + self.steps)).clamp(max=self.momentum)
         for key, query in self._networks():
             for kept, new in zip(key.parameters(), query.parameters(), strict=True):
                 kept.lerp_(new, 1 - self.momentum)
-            for kept, new in zip(key.buffers(), query.buffers(), strict=True):
-                if kept.is_floating_point():
-                    kept.lerp_(new, (1 - warm).to(kept.dtype))
-                else:
-                    kept.copy_(new)
-        self.steps += 1
 
     def extra_repr(self) -> str:
         """The method's own settings."""
@@ -134,17 +116,13 @@ class MoCo(Method):
         return info_nce(queries, keys, negatives, self.temperature, left_out=left_out, **hard_negatives(projections, facts))
 
     def _left_out(self, facts: Facts) -> torch.Tensor:
-        """Which keys of the queue and of the batch are no negatives of a query: (N, K + N).
-
-        Nothing here depends on a value that the CPU would have to wait for.
-        """
-        empty = self.queue_groups == _NO_KEY
-        own = torch.eye(len(facts), dtype=torch.bool, device=empty.device)
-        in_queue, in_batch = empty.expand(len(facts), -1), own | ~empty.all()
+        """Which keys of the queue and of the batch are no negatives of a query: (N, K + N)."""
+        left_out = (self.queue_groups == _NO_KEY).expand(len(facts), -1)
+        own = torch.eye(len(facts), dtype=torch.bool, device=left_out.device)
+        left_out = torch.cat([left_out, own], dim=1)
         if self.mask_groups:
-            in_queue = in_queue | (facts.groups[:, None] == self.queue_groups)
-            in_batch = in_batch | (facts.groups[:, None] == facts.groups)
-        return torch.cat([in_queue, in_batch], dim=1)
+            left_out = left_out | (facts.groups[:, None] == torch.cat([self.queue_groups, facts.groups]))
+        return left_out
 
     @torch.no_grad()
     def _enqueue(self, keys: torch.Tensor, groups: torch.Tensor) -> None:
