@@ -1,6 +1,6 @@
-"""Losses: NT-Xent on two views' projections, and cross-entropy on those videos that have a label.
+"""Losses: NT-Xent, its supervised form and InfoNCE on projections, and cross-entropy on those videos that have a label.
 
-In come projections or logits of one batch; out comes one number with a gradient that is always finite. Both are computed in at least
+In come projections or logits of one batch; out comes one number with a gradient that is always finite. All are computed in at least
 float32, whatever the network computes in.
 """
 
@@ -21,6 +21,8 @@ def nt_xent(
     *,
     same_group: torch.Tensor | None = None,
     weights: torch.Tensor | None = None,
+    hard: torch.Tensor | None = None,
+    hard_known: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The normalised temperature-scaled cross-entropy (Chen et al.: A simple framework for contrastive learning, ICML 2020, equation 1).
 
@@ -33,9 +35,11 @@ def nt_xent(
         same_group: (N, N) bool; videos i and j that share a group are no negatives of each other. The diagonal is not looked at.
         weights: (N,) what the terms of a pair's two rows are multiplied with; None: 1. The sum is still divided by 2N and not by the sum of
             the weights, as IVPP's authors do (VanBerlo et al. 2024, arXiv 2403.07715, by the first author's repository).
+        hard: (N, H, D) projections of each video's own hard negatives, which are negatives of both its rows and of no other.
+        hard_known: (N, H) bool, which of them there are; None: all.
 
     Returns:
-        The mean over the 2N rows; 0 for N = 1, ln(2N - 1) when all rows are equal (times the mean weight).
+        The mean over the 2N rows; without hard negatives 0 for N = 1, ln(2N - 1) when all rows are equal (times the mean weight).
 
     Example:
         >>> nt_xent(torch.eye(4), torch.eye(4), 0.5)
@@ -53,9 +57,110 @@ def nt_xent(
             left_out = left_out | same_group.repeat(2, 2)
             left_out[row, positive] = False
         similarity = similarity.masked_fill(left_out, float("-inf"))
+        if hard is not None:
+            similarity = torch.cat([similarity, _to_hard(z, hard, hard_known, temperature)], dim=1)
         if weights is None:
             return functional.cross_entropy(similarity, positive)
         return (functional.cross_entropy(similarity, positive, reduction="none") * weights.to(dtype).repeat(2)).mean()
+
+
+def supervised_contrast(
+    z_a: torch.Tensor,
+    z_b: torch.Tensor,
+    keys: torch.Tensor,
+    temperature: float,
+    *,
+    same_group: torch.Tensor | None = None,
+    hard: torch.Tensor | None = None,
+    hard_known: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """SupCon (Khosla et al.: Supervised contrastive learning, NeurIPS 2020, arXiv 2004.11362, equation 2, L_out).
+
+    Positives of a row are the other view of its video and both views of all videos with its key; for each row, the mean over its positives
+    of -ln softmax is taken, the softmax being over all rows but itself. Where no two keys are equal it is NT-Xent.
+
+    Args:
+        z_a: (N, D) projections of view a, any length.
+        z_b: (N, D) projections of view b.
+        keys: (N,) int64; -1 = the video has none, and no positive but its own other view.
+        temperature: Greater than 0.
+        same_group: (N, N) bool; videos i and j that share a group and no key are no negatives of each other. The diagonal is not looked at.
+        hard: As for `nt_xent`.
+        hard_known: As for `nt_xent`.
+
+    Returns:
+        The mean over the 2N rows; 0 for N = 1, ln(2N - 1) when all rows are equal (both without hard negatives).
+
+    Example:
+        >>> supervised_contrast(torch.eye(4), torch.eye(4), torch.tensor([0, 0, 1, -1]), 0.5)
+        tensor(1.2611)
+    """
+    count = len(z_a)
+    dtype = torch.promote_types(torch.promote_types(z_a.dtype, z_b.dtype), torch.float32)
+    with torch.autocast(z_a.device.type, enabled=False):
+        z = functional.normalize(torch.cat([z_a, z_b]).to(dtype), dim=1, eps=_SHORTEST)
+        similarity = z @ z.T / temperature
+        row = torch.arange(2 * count, device=z.device)
+        itself = row[:, None] == row
+        positive = ((keys[:, None] == keys) & (keys >= 0)).repeat(2, 2)
+        positive = (positive | (row[:, None] == row.roll(count))) & ~itself
+        left_out = itself if same_group is None else itself | (same_group.repeat(2, 2) & ~positive)
+        similarity = similarity.masked_fill(left_out, float("-inf"))
+        if hard is not None:
+            similarity = torch.cat([similarity, _to_hard(z, hard, hard_known, temperature)], dim=1)
+        shares = functional.log_softmax(similarity, dim=1)[:, : 2 * count]
+        return -(shares.where(positive, 0).sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+def info_nce(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    negatives: torch.Tensor,
+    temperature: float,
+    *,
+    left_out: torch.Tensor | None = None,
+    hard: torch.Tensor | None = None,
+    hard_known: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """InfoNCE against a set of negatives (He et al.: Momentum contrast, CVPR 2020, arXiv 1911.05722, equation 1).
+
+    -ln of the softmax's share of a query's own key, the softmax being over that key and the negatives.
+
+    Args:
+        queries: (N, D), any length.
+        keys: (N, D), each the positive of the query in its row.
+        negatives: (K, D), shared by all queries.
+        temperature: Greater than 0.
+        left_out: (N, K) bool, which of them are no negatives of a query; None: all are.
+        hard: (N, H, D) negatives of one query each.
+        hard_known: (N, H) bool, which of these there are; None: all.
+
+    Returns:
+        The mean over the queries; 0 where none has a negative, the mean of ln(1 + negatives) where all vectors are equal.
+
+    Example:
+        >>> info_nce(torch.eye(2), torch.eye(2), -torch.eye(2), 0.5)
+        tensor(0.1429)
+    """
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, keys.dtype), torch.float32)
+    with torch.autocast(queries.device.type, enabled=False):
+        q, k, others = (functional.normalize(z.to(dtype), dim=1, eps=_SHORTEST) for z in (queries, keys, negatives))
+        similarity = q @ others.T / temperature
+        if left_out is not None:
+            similarity = similarity.masked_fill(left_out, float("-inf"))
+        columns = [(q * k).sum(dim=1, keepdim=True) / temperature, similarity]
+        if hard is not None:
+            columns.append(_to_hard(q, hard, hard_known, temperature))
+        return functional.cross_entropy(torch.cat(columns, dim=1), torch.zeros(len(q), dtype=torch.int64, device=q.device))
+
+
+def _to_hard(z: torch.Tensor, hard: torch.Tensor, known: torch.Tensor | None, temperature: float) -> torch.Tensor:
+    """Similarities of normalised rows (V * N, D), view after view, to their video's own hard negatives (N, H, D): (V * N, H)."""
+    rows = z.unflatten(0, (-1, len(hard)))
+    similarity = torch.einsum("vnd,nhd->vnh", rows, functional.normalize(hard.to(z.dtype), dim=2, eps=_SHORTEST)) / temperature
+    if known is not None:
+        similarity = similarity.masked_fill(~known, float("-inf"))
+    return similarity.flatten(0, 1)
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None) -> torch.Tensor:

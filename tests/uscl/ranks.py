@@ -32,6 +32,9 @@ from usdata.errors import Stopped, UserError
 # Videos in a batch: equal and unequal parts for two and three processes, and fewer videos than processes.
 COUNTS = (6, 7, 2)
 NETWORK_COUNTS = (7, 2)
+# Recipes whose methods are compared on rows alone, and how many videos those are of.
+CONTRASTS = ("moco-v2", "ucl", "awcl", "supervised")
+CONTRASTED = 7
 SETTINGS = ["image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.every_epochs=4", "checkpoint.log_every_steps=1"]
 FEEDS = {
     "mix first": ["augment.blur=0.5", "augment.vertical_flip=0.5", "pairs.exclude_same_group=true"],
@@ -104,6 +107,31 @@ def usual_network() -> nn.Module:
     from uscl.methods import make_method
 
     return make_method(Config(image_size=32), classes=2)[0].double()
+
+
+def contrasts(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
+    """Gradients, losses and queues of methods that compare rows in their own way, from rows of which each process has its part."""
+    for recipe in CONTRASTS:
+        keep(recipe, contrast(recipe, distributed.own_part(CONTRASTED)))
+
+
+def contrast(recipe: str, part: slice) -> dict[str, torch.Tensor]:
+    """Two batches through a method's projector and comparison, of this part of their videos; gradients of both together."""
+    from uscl.methods import make_method
+
+    config = load_config(recipe, ["image_size=32", "moco.queue=9", "projector.hidden=8", "projector.width=6"])
+    method = make_method(config, classes=2)[0].double().train()
+    groups, losses = torch.tensor([0, 1, 2, 3, 0, 1, 4]), []
+    for batch in range(2):
+        rows = torch.randn(4, CONTRASTED, method.backbone.width, generator=torch.Generator().manual_seed(batch), dtype=torch.float64)
+        facts = Facts(groups % 2 - (groups == 4).long(), groups + batch, views=4, same_group=groups[:, None] == groups, keys=groups % 2)
+        features = rows[:, part].flatten(0, 1)
+        outcome = method.compare((features, method.projector(features)), facts)
+        outcome["loss"].backward()
+        losses.append(outcome["loss"].detach())
+    distributed.average_gradients(method)
+    queue = {name: buffer for name, buffer in method.named_buffers() if name.startswith("queue")}
+    return gradients(method) | queue | {"losses": torch.stack(losses)}
 
 
 def gradients(network: nn.Module) -> dict[str, torch.Tensor]:
@@ -320,6 +348,7 @@ def main(world: str, rank: str, port: str, folder: str) -> None:
         gathered(keep)
         networks(keep)
         vectors(keep)
+        contrasts(keep)
         shared_weights(keep)
         stops(keep)
         refusals(place)

@@ -154,6 +154,13 @@ def test_batchnorm_of_vectors_and_statistics_of_the_batch_are_those_of_one_proce
         assert all(torch.equal(other[key], value) for key, value in found.items())
 
 
+@pytest.mark.parametrize("recipe", ranks.CONTRASTS)
+def test_every_comparison_is_that_of_one_process(left: tuple[int, Path], recipe: str) -> None:
+    expected = ranks.contrast(recipe, slice(None))
+    for found in of_each(left, recipe):
+        assert largest_error(found, expected) < TOLERANCE
+
+
 def test_weights_are_shared_from_the_first(left: tuple[int, Path]) -> None:
     for found in of_each(left, "shared"):
         assert found["0.weight"].shape == (4, 3, 3, 3)

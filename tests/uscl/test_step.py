@@ -33,7 +33,15 @@ def stepped(folder: Path, device: str, settings: list[str], *, graphs: bool) -> 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(
-    "settings", [[], ["optimizer.name=lars"], ["optimizer.clip_norm=0.5"], ["augment.blur=0.5"], ["augment.path=plain"]]
+    "settings",
+    [
+        [],
+        ["optimizer.name=lars"],
+        ["optimizer.clip_norm=0.5"],
+        ["augment.blur=0.5"],
+        ["augment.path=plain"],
+        ["method=moco", "moco.queue=6"],
+    ],
 )
 def test_a_graph_steps_as_the_step_stands(settings: list[str], tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set")

@@ -20,6 +20,9 @@ from usdata.errors import RecipeError, nearest
 __all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method"]
 
 METHODS: dict[str, str] = {
+    "moco": "uscl.methods.moco:MoCo",
+    "supervised": "uscl.methods.supervised:Supervised",
+    "supervised-contrast": "uscl.methods.supervised_contrast:SupervisedContrast",
     "uscl": "uscl.methods.uscl:USCL",
     "barlow-twins": "uscl.methods.barlow_twins:BarlowTwins",
     "vicreg": "uscl.methods.vicreg:VICReg",

@@ -169,12 +169,34 @@ class Method(nn.Module):
             terms["cross_entropy"] = cross_entropy.detach()
         return {"loss": loss, "terms": terms, "features": features[:own], "projections": projections[: 2 * len(facts)]}
 
+    def start(self) -> None:
+        """Called once before the first step of a new run, when the backbone has the weights that it starts from: a momentum encoder
+        becomes its copy here. A resumed run has all weights from its checkpoint."""
+
     def after_step(self) -> None:
         """Called after every step of the optimiser, without gradients: momentum encoders follow here."""
 
     def extra_repr(self) -> str:
         """The method's own settings."""
         return f"temperature={self.temperature}"
+
+
+def hard_negatives(projections: torch.Tensor, facts: Facts) -> dict[str, torch.Tensor | None]:
+    """The hard negatives among the projections (V * N, D) of a whole batch, as `uscl.losses` takes them: those of the views beyond the
+    second, and which of them are of real far frames."""
+    if facts.views == 2:
+        return {"hard": None, "hard_known": None}
+    far = projections.unflatten(0, (facts.views, len(facts)))[2:]
+    return {"hard": far.transpose(0, 1), "hard_known": facts.hard}
+
+
+def with_collapsed_loss(method: Method, outcome: Outcome, facts: Facts) -> Outcome:
+    """An outcome with the loss of equal projections, where it is not ln(2N - 1): with hard negatives, without those of equal groups, or of
+    weighted pairs."""
+    if facts.views > 2 or facts.same_group is not None or facts.pair_weights is not None:
+        constant = outcome["projections"].detach().new_ones(facts.views * len(facts), 1)
+        outcome["collapsed_loss"] = method.loss(constant, facts)[0]
+    return outcome
 
 
 def without_graph(outcome: Outcome) -> dict[str, Any]:

@@ -6,28 +6,29 @@ reads. SimCLR (Chen et al., ICML 2020, arXiv 2002.05709) is this method on pairs
 
 from __future__ import annotations
 
-import math
+from typing import ClassVar
 
 import torch
 
 from uscl.losses import nt_xent
-from uscl.methods.method import Facts, Method, Outcome
+from uscl.methods.method import Facts, Method, Outcome, hard_negatives, with_collapsed_loss
 
 
 class USCL(Method):
-    """NT-Xent at `temperature` between the projections of view a and view b, plus the classifier's cross-entropy."""
+    """NT-Xent at `temperature` between the projections of view a and view b, plus the classifier's cross-entropy.
 
-    uses = frozenset({"pair_weights"})
+    Views beyond the second are hard negatives of their own video, by the same network.
+    """
 
-    def compare(self, embedded: tuple[torch.Tensor, ...], facts: Facts) -> Outcome:
-        """The loss of the whole batch; where pairs are weighted, so is the loss of a collapsed network."""
-        outcome = super().compare(embedded, facts)
-        if facts.pair_weights is not None:
-            outcome["collapsed_loss"] = facts.pair_weights.mean() * math.log(2 * len(facts) - 1)
-        return outcome
+    uses: ClassVar[frozenset[str]] = frozenset({"hard_negatives", "pair_weights"})
 
     def loss(self, projections: torch.Tensor, facts: Facts) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """NT-Xent of the whole batch."""
-        z_a, z_b = projections.chunk(2)
-        contrast = nt_xent(z_a, z_b, self.temperature, same_group=facts.same_group, weights=facts.pair_weights)
+        z_a, z_b = projections[: 2 * len(facts)].chunk(2)
+        hard = hard_negatives(projections, facts)
+        contrast = nt_xent(z_a, z_b, self.temperature, same_group=facts.same_group, weights=facts.pair_weights, **hard)
         return contrast, {"contrast": contrast}
+
+    def compare(self, embedded: tuple[torch.Tensor, ...], facts: Facts) -> Outcome:
+        """As every method's, with the loss of a collapsed network."""
+        return with_collapsed_loss(self, super().compare(embedded, facts), facts)
