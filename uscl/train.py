@@ -123,6 +123,8 @@ def pretrain(
             store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
         method, backbone = make_method(config, classes)
         initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
+        if found is None:
+            method.begin(steps)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)

@@ -163,6 +163,14 @@ class Method(nn.Module):
             terms["cross_entropy"] = cross_entropy.detach()
         return {"loss": loss, "terms": terms, "features": features[:own], "projections": projections[: 2 * len(facts)]}
 
+    def begin(self, steps: int) -> None:
+        """Called once where a run begins anew, after the backbone has its initial weights: momentum encoders copy them here. A resumed run
+        has what this left in parameters and buffers.
+
+        Args:
+            steps: Of the whole run.
+        """
+
     def after_step(self) -> None:
         """Called after every step of the optimiser, without gradients: momentum encoders follow here."""
 
