@@ -291,7 +291,10 @@ class HiCo(Section):
     """The levels that are contrasted."""
 
     softening: float = Field(default=0.2, ge=0, lt=1)
-    """Share of each target that is spread over the negatives."""
+    """Share of each target that is spread evenly over the negatives; the positive keeps the rest."""
+
+    cross_weight: float = Field(default=1.0, ge=0)
+    """Weight of the contrast of the global level with the other two, beside that within the three levels; 0 = none."""
 
 
 class DINO(Section):

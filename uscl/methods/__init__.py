@@ -21,6 +21,7 @@ __all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method"
 
 METHODS: dict[str, str] = {
     "uscl": "uscl.methods.uscl:USCL",
+    "hico": "uscl.methods.hico:HiCo",
 }
 
 
