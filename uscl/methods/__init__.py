@@ -22,6 +22,7 @@ __all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method"
 METHODS: dict[str, str] = {
     "uscl": "uscl.methods.uscl:USCL",
     "hico": "uscl.methods.hico:HiCo",
+    "dino": "uscl.methods.dino:DINO",
 }
 
 
