@@ -1,4 +1,4 @@
-"""Losses: NT-Xent, its supervised form and InfoNCE on projections, and cross-entropy on those videos that have a label.
+"""Losses: NT-Xent, its supervised form, InfoNCE with hard and soft targets on projections, and cross-entropy on labelled videos.
 
 In come projections or logits of one batch; out comes one number with a gradient that is always finite. All are computed in at least
 float32, whatever the network computes in.
@@ -161,6 +161,66 @@ def _to_hard(z: torch.Tensor, hard: torch.Tensor, known: torch.Tensor | None, te
     if known is not None:
         similarity = similarity.masked_fill(~known, float("-inf"))
     return similarity.flatten(0, 1)
+
+
+def soft_info_nce(
+    queries: torch.Tensor, keys: torch.Tensor, targets: torch.Tensor, temperature: float, *, left_out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """InfoNCE (van den Oord et al. 2018, arXiv 1807.03748, equation 4) with a target distribution in place of the one positive.
+
+    The mean over the queries of -sum_k t_k ln p_k, with p the softmax of their cosines with the keys over the temperature. Where queries
+    and keys are the rows of both views and the targets those of `soft_targets` with no softening, it is `nt_xent`.
+
+    Args:
+        queries: (Q, D), any length.
+        keys: (K, D).
+        targets: (Q, K), rows that sum to 1, and 0 where a key is left out.
+        temperature: Greater than 0.
+        left_out: (Q, K) bool, keys that a query does not meet: never all of them. None: it meets all.
+
+    Returns:
+        The mean; where all rows are equal, the mean logarithm of how many keys a query meets, whatever the targets.
+    """
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, keys.dtype), torch.float32)
+    with torch.autocast(queries.device.type, enabled=False):
+        queries = functional.normalize(queries.to(dtype), dim=1, eps=_SHORTEST)
+        keys = functional.normalize(keys.to(dtype), dim=1, eps=_SHORTEST)
+        similarity = queries @ keys.T / temperature
+        if left_out is not None:
+            similarity = similarity.masked_fill(left_out, float("-inf"))
+        chances = similarity.log_softmax(dim=1)
+        if left_out is not None:
+            chances = chances.masked_fill(left_out, 0.0)  # zero times minus infinity is no number
+        return -(targets.to(dtype) * chances).sum(dim=1).mean()
+
+
+def soft_targets(
+    videos: int, softening: float, *, same_group: torch.Tensor | None = None, device: torch.device | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Targets of `soft_info_nce` where queries and keys are two views of each video, view a before view b.
+
+    The positive, the other view of the same video, has 1 - softening, and the negatives share the rest evenly, so each row sums to 1. A row
+    without negatives has its positive alone.
+
+    Args:
+        videos: N.
+        softening: From 0 to below 1.
+        same_group: (N, N) bool; videos i and j that share a group are no negatives of each other. The diagonal is not looked at.
+        device: Where the targets go.
+
+    Returns:
+        The targets (2N, 2N) in float64, which the loss rounds to what it computes in, and the keys that are left out, (2N, 2N) bool: the
+        query's own place, and those of its group.
+    """
+    row = torch.arange(2 * videos, device=device)
+    positive = row[:, None].roll(videos, 0) == row
+    left_out = row[:, None] == row
+    if same_group is not None:
+        left_out = (left_out | same_group.repeat(2, 2)) & ~positive
+    negative = ~(left_out | positive)
+    negatives = negative.sum(dim=1, keepdim=True)
+    shared = (negatives > 0).double() * softening
+    return positive * (1 - shared) + negative * shared / negatives.clamp(min=1), left_out
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None) -> torch.Tensor:

@@ -320,20 +320,32 @@ class HiCo(Section):
     """The levels that are contrasted."""
 
     softening: float = Field(default=0.2, ge=0, lt=1)
-    """Share of each target that is spread over the negatives."""
+    """Share of each target that is spread evenly over the negatives; the positive keeps the rest."""
+
+    cross_weight: float = Field(default=1.0, ge=0)
+    """Weight of the contrast of the global level with the other two, beside that within the three levels; 0 = none."""
 
 
 class DINO(Section):
     """The teacher and its targets."""
 
-    teacher_momentum: float = Field(default=0.996, ge=0, lt=1)
-    """Share of the teacher's weights that stays at each step."""
+    prototypes: int = Field(default=4096, ge=2)
+    """Components of the distributions that are compared. The paper's is 65,536, for a set of 1.3 million images."""
+
+    teacher_momentum: float = Field(default=0.996, ge=0, le=1)
+    """Share of the teacher's weights that stays at each step; smaller batches want more."""
+
+    momentum_schedule: Literal["cosine", "constant"] = "cosine"
+    """`cosine`: that share rises to 1 over the run, along half a cosine; `constant`: it stays."""
 
     teacher_temperature: float = Field(default=0.04, gt=0)
-    """Temperature of the targets; the students' is `temperature`."""
+    """Temperature of the targets; the student's is `temperature`."""
 
     centre_momentum: float = Field(default=0.9, ge=0, lt=1)
     """Share of the targets' centre that stays at each step."""
+
+    frozen_epochs: float = Field(default=1.0, ge=0)
+    """The prototypes stay as they began for so many epochs."""
 
 
 class Labels(Section):

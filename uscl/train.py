@@ -124,7 +124,7 @@ def pretrain(
         method, backbone = make_method(config, classes)
         initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
         if found is None:
-            method.start()
+            method.begin(steps)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)

@@ -26,6 +26,8 @@ METHODS: dict[str, str] = {
     "uscl": "uscl.methods.uscl:USCL",
     "barlow-twins": "uscl.methods.barlow_twins:BarlowTwins",
     "vicreg": "uscl.methods.vicreg:VICReg",
+    "hico": "uscl.methods.hico:HiCo",
+    "dino": "uscl.methods.dino:DINO",
 }
 
 

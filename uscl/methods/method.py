@@ -169,9 +169,13 @@ class Method(nn.Module):
             terms["cross_entropy"] = cross_entropy.detach()
         return {"loss": loss, "terms": terms, "features": features[:own], "projections": projections[: 2 * len(facts)]}
 
-    def start(self) -> None:
-        """Called once before the first step of a new run, when the backbone has the weights that it starts from: a momentum encoder
-        becomes its copy here. A resumed run has all weights from its checkpoint."""
+    def begin(self, steps: int) -> None:
+        """Called once where a run begins anew, after the backbone has its initial weights: momentum encoders copy them here. A resumed run
+        has what this left in parameters and buffers.
+
+        Args:
+            steps: Of the whole run.
+        """
 
     def after_step(self) -> None:
         """Called after every step of the optimiser, without gradients: momentum encoders follow here."""

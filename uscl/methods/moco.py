@@ -64,7 +64,7 @@ class MoCo(Method):
         self.register_buffer("queue_next", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def start(self) -> None:
+    def begin(self, steps: int) -> None:
         """The key network starts as a copy."""
         for key, query in self._networks():
             key.load_state_dict(query.state_dict())

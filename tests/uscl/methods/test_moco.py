@@ -159,7 +159,7 @@ def test_the_key_network_follows_the_query_network() -> None:
     with torch.no_grad():
         for tensor in method.backbone.state_dict().values():
             tensor.add_(1)
-    method.start()
+    method.begin(10)
     for key, query in ((method.key_backbone, method.backbone), (method.key_projector, method.projector)):
         assert all(torch.equal(value, query.state_dict()[name]) for name, value in key.state_dict().items())
     before = {name: value.clone() for name, value in method.key_backbone.state_dict().items()}
