@@ -25,7 +25,7 @@ from uscl.models import load_backbone
 from uscl.optimizers import make_optimizer
 from uscl.train import pretrain
 
-SETTINGS = ["image_size=32", "projector.hidden=16", "projector.width=8", "projector.batch_norm=false", "dino.prototypes=12"]
+SETTINGS = ["image_size=32", "projector.hidden=16", "projector.width=8", "dino.prototypes=12"]
 VIDEOS = 3
 
 

@@ -164,7 +164,7 @@ def test_what_it_cannot_contrast_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(RecipeError, match=r"projector\.layers: is 0.*different widths"):
         make_method(load_config("hico", ["projector.layers=0"]), 0)
     with pytest.raises(RecipeError, match=r"pairs\.weights"):
-        make_method(load_config("hico", ["pairs.policy=within-seconds", "pairs.weights=true"]), 0)
+        make_method(load_config("hico", ["pairs.policy=within-seconds", "pairs.max_distance_s=1", "pairs.weights=true"]), 0)
 
     class Plain(torch.nn.Module):
         width = 4
