@@ -22,6 +22,7 @@ from uscl.diagnostics import verdict
 from uscl.export import export_backbone
 from uscl.feed import Feed
 from uscl.frames import open_store
+from uscl.labels import used_labels, with_labels
 from uscl.loop import Run, train
 from uscl.methods import make_method
 from uscl.optimizers import make_optimizer
@@ -92,12 +93,15 @@ def pretrain(
     config = load_config(recipe, overrides)
     data = open_dataset(dataset)
     index = index_videos(data, config.pairs.splits)
+    # The probe measures by all labels, whichever are trained on.
+    probed = choose_frames(index, config.probe, config.seed)
+    labels = used_labels(config, index, len(data.classes))
+    index = with_labels(index, labels)
     check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
     device, why_device = run_device(config)
     precision, why_precision = run_precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
-    classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
     first_epoch = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
     largest = max(len(batch) for batch in first_epoch)
     distributed.check_world(largest)
@@ -105,11 +109,11 @@ def pretrain(
         reason = "cannot be together with sync_batchnorm: parts that pass one by one have no statistics of the whole batch"
         raise UserError("micro_batch_size", reason, "leave one of them out")
     placement = place_store(config.store.tier, len(data.frames) * config.store_size**2, device)
-    facts = describe(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})", placement)
+    facts = describe(config, data, index, labels.sentence, f"{device} ({why_device})", f"{precision} ({why_precision})", placement)
     facts += distributed.describe(largest, config.sync_batchnorm)
-    probed = choose_frames(index, config.probe, config.seed)
     facts += [probed.describe()] if probed else []
     steps = total_steps(config, index)
+    method, backbone = make_method(config, labels.classes, labels.class_weights)
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
     for fact in facts:
         say(fact)
@@ -121,9 +125,8 @@ def pretrain(
         folder = Path(config.store.folder) if config.store.folder else None
         with processes.first_alone():
             store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
-        method, backbone = make_method(config, classes)
         initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
-        labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
+        labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if label >= 0]
         before = trained_on.known(init_from, initial)
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)
         prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
