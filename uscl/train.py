@@ -25,6 +25,7 @@ from uscl.frames import open_store
 from uscl.labels import used_labels, with_labels
 from uscl.loop import Run, train
 from uscl.methods import make_method
+from uscl.methods.own import changed_sentence, own_file
 from uscl.optimizers import make_optimizer
 from uscl.pairs import batches, check_batches, index_videos
 from uscl.probe import choose_frames
@@ -114,6 +115,7 @@ def pretrain(
     facts += [probed.describe()] if probed else []
     steps = total_steps(config, index)
     method, backbone = make_method(config, labels.classes, labels.class_weights)
+    own_method = own_file(type(method))
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
     for fact in facts:
         say(fact)
@@ -140,20 +142,25 @@ def pretrain(
             extra = checkpoint.load(found.folder, method, optimizer)
             if average is not None:
                 average.load(extra)
-        trained_by = run_folder.processes_before(out) if found is not None else processes.world_size()
+        environment = run_folder.read_environment(out) if found is not None else {}
+        trained_by = int(environment.get("processes", 1)) if found is not None else processes.world_size()
         # Every process has read the run's folder before the first one writes there.
-        distributed.check_agreement(configuration=config.digest, data_set=data.digest, checkpoint=position.step, initial_weights=initial)
+        distributed.check_agreement(
+            configuration=config.digest, data_set=data.digest, checkpoint=position.step, initial_weights=initial, method_file=own_method
+        )
         distributed.share_weights(method)
         with processes.first_alone():
             if overwrite:
                 run_folder.clear(out)
-            run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
+            run_folder.write_start(out, config, run_folder.describe_environment(device, precision) | {"own_method": own_method}, facts)
             record = trained_on.keep(prepared, out)
             run_folder.forget_after(out, position.step)
             if found is not None:
                 run_folder.go_on(out, found)
         if trained_by != processes.world_size():
             run_folder.log(out, distributed.changed_sentence(trained_by, config.sync_batchnorm))
+        if sentence := changed_sentence(environment.get("own_method"), own_method):
+            run_folder.log(out, f"warning: {sentence}")
         saver = Saver(
             out / run_folder.CHECKPOINTS,
             config.checkpoint,
