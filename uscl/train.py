@@ -117,6 +117,7 @@ def pretrain(
     method, backbone = make_method(config, labels.classes, labels.class_weights)
     own_method = own_file(type(method))
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
+    initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
     for fact in facts:
         say(fact)
     if dry_run:
@@ -127,7 +128,6 @@ def pretrain(
         folder = Path(config.store.folder) if config.store.folder else None
         with processes.first_alone():
             store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
-        initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if label >= 0]
         before = trained_on.known(init_from, initial)
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)
