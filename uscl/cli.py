@@ -249,20 +249,26 @@ def runs(
 
 @app.command()
 @one_line_errors
-def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, to copy.")] = None) -> None:
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, to copy.")] = None, as_json: AsJson = False) -> None:
     """List the training recipes that come with the package, or print one.
 
     \b
     uscl recipes
     uscl recipes uscl > mine.yaml
     """
-    from uscl.config import recipe_names, recipe_text
+    from uscl.config import load_config, recipe_text
+    from uscl.recipe_list import list_recipes, print_recipes
 
-    if name is None:
-        for known in recipe_names():
-            print(f"{known:16} {recipe_text(known).splitlines()[0].removeprefix('#').strip()}")
+    if name is not None:
+        text = recipe_text(name)
+        if as_json:
+            _print_json(load_config(name).model_dump(mode="json"))
+        else:
+            print(text, end="")
+    elif as_json:
+        _print_json([vars(row) for row in list_recipes()])
     else:
-        print(recipe_text(name), end="")
+        print_recipes(list_recipes())
 
 
 def _print_json(value: Any) -> None:
