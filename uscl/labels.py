@@ -122,7 +122,6 @@ def _due(counts: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.fl
         if taken[label] == 0:
             due[waiting[label][-1]] = 0.0
             taken += part[waiting[label][-1]]
-    now = 0.0
     for _ in range(int(np.isnan(due).sum())):
         candidates = set()
         for line in waiting:
@@ -130,9 +129,8 @@ def _due(counts: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.fl
                 line.pop()
             candidates.update(line[-1:])
         # d/ds of the sum of squares, before against after: equal at the mean of the middles, weighed by what the group adds.
-        moment, group = min((float((part[each] * (taken + part[each] / 2)).sum() / part[each].sum()), each) for each in candidates)
-        now = max(now, moment)
-        due[group] = now
+        due_at, group = min((float((part[each] * (taken + part[each] / 2)).sum() / part[each].sum()), each) for each in candidates)
+        due[group] = due_at
         taken += part[group]
     return due
 
