@@ -1,6 +1,6 @@
 """The training recipes that come with the package: what each is, and where it was published.
 
-A recipe's first line says it: `# Name (authors, venue, arXiv): one sentence`. In comes nothing; out comes a row a recipe, sorted by name.
+A recipe's first line says it: `# Name (authors, venue, arXiv), perhaps an aside: one sentence`. In comes nothing; out comes a row a recipe, sorted by name.
 Nothing heavy is imported.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from uscl.config import load_config, recipe_names, recipe_text
 
-FIRST_LINE = re.compile(r"# (?P<title>[^(:]+?)(?: \((?P<paper>[^()]+)\))?: (?P<sentence>\S.*)")
+FIRST_LINE = re.compile(r"# (?P<title>[^(:]+?)(?: \((?P<paper>[^()]+)\))?(?P<aside>, [^:]+)?: (?P<sentence>\S.*)")
 _COLUMNS = 80
 _PAPER_COLUMNS = 22
 
@@ -24,7 +24,7 @@ class RecipeRow:
 
     Attributes:
         name: What `--recipe` takes.
-        title: The method's name.
+        title: The method's name, with an aside where there is one.
         paper: Authors, venue and arXiv number; None: it was not published.
         sentence: What it is.
         method: The key `method` of its configuration.
@@ -44,7 +44,8 @@ def list_recipes() -> list[RecipeRow]:
         found = FIRST_LINE.fullmatch(recipe_text(name).splitlines()[0].strip())
         if found is None:
             raise ValueError(f"the first line of recipe {name} is not '# Name (paper): one sentence'")
-        rows.append(RecipeRow(name, **found.groupdict(), method=load_config(name).method))
+        title = found["title"] + (found["aside"] or "")
+        rows.append(RecipeRow(name, title, found["paper"], found["sentence"], load_config(name).method))
     return rows
 
 
