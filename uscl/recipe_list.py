@@ -1,7 +1,7 @@
 """The training recipes that come with the package: what each is, and where it was published.
 
-A recipe's first line says it: `# Name (authors, venue, arXiv), perhaps an aside: one sentence`. In comes nothing; out comes a row a recipe, sorted by name.
-Nothing heavy is imported.
+A recipe's first line says it: `# Name (authors, venue, arXiv), perhaps an aside: one sentence`. In comes nothing; out comes a row a recipe,
+sorted by name. Nothing heavy is imported.
 """
 
 from __future__ import annotations
