@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uscl.benchmark import bench as bench
     from uscl.evaluation import evaluate as evaluate
     from uscl.run_list import runs as runs
+    from uscl.sweeping import sweep as sweep
     from uscl.train import pretrain as pretrain
 
 _FUNCTIONS = {
@@ -19,9 +20,10 @@ _FUNCTIONS = {
     "evaluate": ("uscl.evaluation", "evaluate"),
     "pretrain": ("uscl.train", "pretrain"),
     "runs": ("uscl.run_list", "runs"),
+    "sweep": ("uscl.sweeping", "sweep"),
 }
 
-__all__ = ["bench", "evaluate", "pretrain", "runs"]
+__all__ = ["bench", "evaluate", "pretrain", "runs", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

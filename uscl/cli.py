@@ -61,26 +61,46 @@ def _options(
 def pretrain(
     dataset: DataSetArgument,
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
-    recipe: Annotated[str, typer.Option(help="A shipped recipe's name ('uscl recipes' lists them) or a YAML file.")] = "uscl",
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(help="A shipped recipe's name ('uscl recipes' lists them) or a YAML file; uscl by default; may be given again."),
+    ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key; may be given again.")] = None,
+    sweep: Annotated[
+        list[str] | None, typer.Option(metavar="A.B=C,D", help="A run for each of these values, below --out; may be given again.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="A run for each of the seeds 0 to N-1, below --out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     init_from: Annotated[Path | None, typer.Option(help="Start from these weights: a run folder, or a file (.safetensors, .pth).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and the arithmetic, and stop.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Pretrain a backbone on a data set's clips; a run that was stopped goes on with --resume.
+    """Pretrain a backbone on a data set's clips; a run that was stopped goes on with --resume, a sweep of runs by the same command.
 
     \b
     uscl pretrain demo/set --out demo/run --recipe demo
     uscl pretrain set --out run --set epochs=100 --set image_size=112
+    uscl pretrain set --out runs --sweep temperature=0.1,0.5 --seeds 3
+    uscl pretrain set --out runs --recipe uscl --recipe simclr --sweep "augment.scale=[0.2,1.0],[0.8,1.0]" --dry-run
     torchrun --standalone --nproc-per-node 4 -m uscl pretrain set --out run
     """
+    recipes = recipe or ["uscl"]
+    if sweep or seeds is not None or len(recipes) > 1:
+        _sweep(dataset, out, recipes, overrides or [], sweep or [], seeds, init_from, dry_run, overwrite, as_json)
+        return
     from uscl.processes import is_first
     from uscl.train import pretrain as train
 
     result = train(
-        dataset, out=out, recipe=recipe, overrides=overrides or (), resume=resume, overwrite=overwrite, init_from=init_from, dry_run=dry_run
+        dataset,
+        out=out,
+        recipe=recipes[0],
+        overrides=overrides or (),
+        resume=resume,
+        overwrite=overwrite,
+        init_from=init_from,
+        dry_run=dry_run,
     )
     if not is_first():  # of the processes of torchrun
         return
@@ -89,6 +109,32 @@ def pretrain(
     elif not dry_run:
         print(f"weights: {result.out}/export/backbone.safetensors; report: {result.out}/report.html")
         print(f"next: uscl evaluate linear SET --weights random --weights {result.out} --out EVALUATION")
+
+
+def _sweep(
+    dataset: Path,
+    out: Path,
+    recipes: list[str],
+    overrides: list[str],
+    values: list[str],
+    seeds: int | None,
+    init_from: Path | None,
+    dry_run: bool,
+    overwrite: bool,
+    as_json: bool,
+) -> None:
+    from uscl.sweeping import print_sweep, sweep
+    from usdata.errors import EXIT_USER_ERROR, UserError
+
+    if overwrite:
+        raise UserError("--overwrite", "is not for a sweep", "delete the folders of those runs that are to be made anew")
+    result = sweep(dataset, out=out, sweep=values, seeds=seeds, recipe=recipes, overrides=overrides, init_from=init_from, dry_run=dry_run)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_sweep(result, dry_run=dry_run)
+    if result.failed:
+        raise typer.Exit(EXIT_USER_ERROR)
 
 
 @app.command()
@@ -203,20 +249,26 @@ def runs(
 
 @app.command()
 @one_line_errors
-def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, to copy.")] = None) -> None:
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, to copy.")] = None, as_json: AsJson = False) -> None:
     """List the training recipes that come with the package, or print one.
 
     \b
     uscl recipes
     uscl recipes uscl > mine.yaml
     """
-    from uscl.config import recipe_names, recipe_text
+    from uscl.config import load_config, recipe_text
+    from uscl.recipe_list import list_recipes, print_recipes
 
-    if name is None:
-        for known in recipe_names():
-            print(f"{known:16} {recipe_text(known).splitlines()[0].removeprefix('#').strip()}")
+    if name is not None:
+        text = recipe_text(name)
+        if as_json:
+            _print_json(load_config(name).model_dump(mode="json"))
+        else:
+            print(text, end="")
+    elif as_json:
+        _print_json([vars(row) for row in list_recipes()])
     else:
-        print(recipe_text(name), end="")
+        print_recipes(list_recipes())
 
 
 def _print_json(value: Any) -> None:

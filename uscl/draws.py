@@ -26,6 +26,7 @@ class Stream(IntEnum):
     FRAMES = 2
     MIXING = 3
     AUGMENT = 4
+    LABELS = 16
 
 
 def philox(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:

@@ -139,11 +139,11 @@ def go_on(out: Path, found: Found) -> None:
     log(out, f"going on at step {found.position.step}, epoch {found.position.epoch}")
 
 
-def processes_before(out: Path) -> int:
-    """How many processes trained a run so far, as its environment.json says."""
+def read_environment(out: Path) -> dict[str, Any]:
+    """What environment.json says of the machine and the code that trained a run so far; empty where there is none."""
     path = out / ENVIRONMENT
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return int(found.get("processes", 1))
+    return found if isinstance(found, dict) else {}
 
 
 @first_only

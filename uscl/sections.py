@@ -356,3 +356,13 @@ class Labels(Section):
 
     classifier_on: Literal["features", "projections"] = "features"
     """What the classifier reads: the backbone's features (the paper's figure) or the projector's output (its published code)."""
+
+    share: float = Field(default=1.0, ge=0, le=1)
+    """Share of the labelled videos whose labels are used, by whole groups: each label keeps about its share, and one group at least where
+    it has one. A larger share contains a smaller one."""
+
+    seed: int | None = Field(default=None, ge=0, lt=2**64)
+    """What the share is drawn with; null = the run's `seed`."""
+
+    class_weights: Literal["none", "balanced"] = "none"
+    """`balanced`: the cross-entropy weighs each class in inverse proportion to its videos among those whose labels are used."""

@@ -67,21 +67,17 @@ def total_steps(config: Config, index: VideoIndex) -> int:
     return sum(len(batches(config.seed, epoch, index, config.batch_size, True)) for epoch in range(config.epochs))
 
 
-def describe(
-    config: Config, data: DataSet, index: VideoIndex, classes: int, device: str, precision: str, placement: Placement
-) -> list[str]:
+def describe(config: Config, data: DataSet, index: VideoIndex, labels: str, device: str, precision: str, placement: Placement) -> list[str]:
     """What a person wants to know before hours of training."""
     first = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
-    labelled = int((index.labels >= 0).sum())
     size = config.store_size
     frames = len(data.frames)
     largest = max(len(batch) for batch in first)
     drawer = PairDrawer(index, config.pairs)
     views = VIEWS_A_PAIR * drawer.pairs
-    used = f"labels of {labelled} videos used, {classes} classes" if classes else "labels not used"
     return [
         f"data set: {data.name} ({data.digest[:16]}): {len(index)} videos of {len(set(index.groups.tolist()))} groups, "
-        f"{len(index.frame_rows)} frames in split {', '.join(config.pairs.splits)}; {used}",
+        f"{len(index.frame_rows)} frames in split {', '.join(config.pairs.splits)}; {labels}",
         f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
         f"batch: {largest} videos x {views} views = {views * largest} views of {config.image_size}x{config.image_size}; "
         f"{len(first)} steps an epoch x {config.epochs} epochs = {total_steps(config, index)} steps",

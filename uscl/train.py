@@ -22,8 +22,10 @@ from uscl.diagnostics import verdict
 from uscl.export import export_backbone
 from uscl.feed import Feed
 from uscl.frames import open_store
+from uscl.labels import used_labels, with_labels
 from uscl.loop import Run, train
 from uscl.methods import make_method
+from uscl.methods.own import changed_sentence, own_file
 from uscl.optimizers import make_optimizer
 from uscl.pairs import batches, check_batches, index_videos
 from uscl.probe import choose_frames
@@ -92,12 +94,15 @@ def pretrain(
     config = load_config(recipe, overrides)
     data = open_dataset(dataset)
     index = index_videos(data, config.pairs.splits, config.pairs.column)
+    # The probe measures by all labels, whichever are trained on.
+    probed = choose_frames(index, config.probe, config.seed)
+    labels = used_labels(config, index, len(data.classes))
+    index = with_labels(index, labels, config.pairs.column)
     check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
     device, why_device = run_device(config)
     precision, why_precision = run_precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
         torch.set_num_threads(run_folder.threads())
-    classes = len(data.classes) if config.labels.weight > 0 and (index.labels >= 0).any() else 0
     first_epoch = batches(config.seed, 0, index, config.batch_size, config.pairs.distinct_groups)
     largest = max(len(batch) for batch in first_epoch)
     distributed.check_world(largest)
@@ -105,12 +110,14 @@ def pretrain(
         reason = "cannot be together with sync_batchnorm: parts that pass one by one have no statistics of the whole batch"
         raise UserError("micro_batch_size", reason, "leave one of them out")
     placement = place_store(config.store.tier, len(data.frames) * config.store_size**2, device)
-    facts = describe(config, data, index, classes, f"{device} ({why_device})", f"{precision} ({why_precision})", placement)
+    facts = describe(config, data, index, labels.sentence, f"{device} ({why_device})", f"{precision} ({why_precision})", placement)
     facts += distributed.describe(largest, config.sync_batchnorm)
-    probed = choose_frames(index, config.probe, config.seed)
     facts += [probed.describe()] if probed else []
     steps = total_steps(config, index)
+    method, backbone = make_method(config, labels.classes, labels.class_weights)
+    own_method = own_file(type(method))
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
+    initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
     for fact in facts:
         say(fact)
     if dry_run:
@@ -121,11 +128,9 @@ def pretrain(
         folder = Path(config.store.folder) if config.store.folder else None
         with processes.first_alone():
             store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
-        method, backbone = make_method(config, classes)
-        initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
         if found is None:
             method.begin(steps)
-        labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
+        labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if label >= 0]
         before = trained_on.known(init_from, initial)
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)
         prepared = trained_on.prepare(Path(place), data, index.video_ids, labelled, before) if needed else None
@@ -139,20 +144,25 @@ def pretrain(
             extra = checkpoint.load(found.folder, method, optimizer)
             if average is not None:
                 average.load(extra)
-        trained_by = run_folder.processes_before(out) if found is not None else processes.world_size()
+        environment = run_folder.read_environment(out) if found is not None else {}
+        trained_by = int(environment.get("processes", 1)) if found is not None else processes.world_size()
         # Every process has read the run's folder before the first one writes there.
-        distributed.check_agreement(configuration=config.digest, data_set=data.digest, checkpoint=position.step, initial_weights=initial)
+        distributed.check_agreement(
+            configuration=config.digest, data_set=data.digest, checkpoint=position.step, initial_weights=initial, method_file=own_method
+        )
         distributed.share_weights(method)
         with processes.first_alone():
             if overwrite:
                 run_folder.clear(out)
-            run_folder.write_start(out, config, run_folder.describe_environment(device, precision), facts)
+            run_folder.write_start(out, config, run_folder.describe_environment(device, precision) | {"own_method": own_method}, facts)
             record = trained_on.keep(prepared, out)
             run_folder.forget_after(out, position.step)
             if found is not None:
                 run_folder.go_on(out, found)
         if trained_by != processes.world_size():
             run_folder.log(out, distributed.changed_sentence(trained_by, config.sync_batchnorm))
+        if sentence := changed_sentence(environment.get("own_method"), own_method):
+            run_folder.log(out, f"warning: {sentence}")
         saver = Saver(
             out / run_folder.CHECKPOINTS,
             config.checkpoint,

@@ -43,7 +43,10 @@ class StopFlag:
 
 @contextmanager
 def stop_signals(how_to_go_on: str = "run the same command again") -> Iterator[StopFlag]:
-    """Handle SIGTERM and SIGINT while this lasts. In a thread, where Python lets nobody handle signals, nothing changes."""
+    """Handle SIGTERM and SIGINT while this lasts. In a thread, where Python lets nobody handle signals, nothing changes.
+
+    Inside another such block, a signal that came is told to the outer one at the end: what was done here may have ended well all the same.
+    """
     flag = StopFlag(how_to_go_on)
     if threading.current_thread() is not threading.main_thread():
         yield flag
@@ -54,3 +57,5 @@ def stop_signals(how_to_go_on: str = "run the same command again") -> Iterator[S
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+            if isinstance(handler, StopFlag) and flag.name is not None:
+                handler.name = flag.name

@@ -75,7 +75,7 @@ RUN = """\
 
     RUN/
       config.yaml          the recipe as resolved; what a resume must agree with
-      environment.json     versions and devices
+      environment.json     versions and devices; file and sha256 of a method of your own
       run.json             status, data set and its digest, starting weights, digest of trained_on.parquet, steps, what was exported
       trained_on.parquet   the clips that the weights were trained on, to be recognised where their data set is not at hand
       metrics.jsonl        a line of figures at intervals

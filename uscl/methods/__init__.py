@@ -7,17 +7,17 @@ into `METHODS`; one of a user's own is named in the recipe as `module:Class` and
 from __future__ import annotations
 
 import importlib
-import os
-import sys
+from contextlib import nullcontext
 
 import torch
 
 from uscl.config import Config
 from uscl.methods.method import Facts, Method, Outcome
+from uscl.methods.own import find_own, one_line, own_settings
 from uscl.models import Backbone
 from usdata.errors import RecipeError, nearest
 
-__all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method"]
+__all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method", "own_settings"]
 
 METHODS: dict[str, str] = {
     "moco": "uscl.methods.moco:MoCo",
@@ -38,30 +38,22 @@ def find_method(name: str) -> type[Method]:
         name: One of `METHODS`, or `module:Class`, with the module found from the working directory or where Python looks.
 
     Raises:
-        RecipeError: There is none, or it is no method.
+        RecipeError: There is none, it is no method, or importing it fails.
     """
-    where = METHODS.get(name, name)
-    module_name, colon, class_name = where.partition(":")
-    if not colon:
-        raise RecipeError("method", f"is '{name}', which is not known", f"{nearest(name, METHODS)} (or a class of your own: module:Class)")
-    own = name not in METHODS
-    before = list(sys.path)
-    try:
-        if own:
-            sys.path.insert(0, os.getcwd())
-        found = getattr(importlib.import_module(module_name), class_name, None)
-    except ModuleNotFoundError as error:
-        if error.name != module_name.partition(".")[0]:
-            raise
-        raise RecipeError(
-            "method", f"is '{name}', and there is no module '{module_name}'", f"is {module_name}.py in this folder?"
-        ) from None
-    finally:
-        sys.path[:] = before
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        what = "has no such class" if found is None else "is no subclass of uscl.methods.Method"
-        raise RecipeError("method", f"is '{name}', and {module_name} {what}" if found is None else f"is '{name}', which {what}")
-    return found
+    if name not in METHODS:
+        if ":" not in name:
+            raise RecipeError(
+                "method", f"is '{name}', which is not known", f"{nearest(name, METHODS)} (or a class of your own: module:Class)"
+            )
+        found = find_own(name)
+        if not (isinstance(found, type) and issubclass(found, Method)):
+            raise RecipeError("method", f"is '{name}', which is no subclass of uscl.methods.Method", "write: class ...(Method)")
+        if (found.loss, found.compare, found.forward) == (Method.loss, Method.compare, Method.forward):
+            raise RecipeError("method", f"is '{name}', which gives no loss", "write: def loss(self, projections, facts)")
+        return found
+    module_name, _, class_name = METHODS[name].partition(":")
+    kind: type[Method] = getattr(importlib.import_module(module_name), class_name)
+    return kind
 
 
 def make_method(config: Config, classes: int, class_weights: torch.Tensor | None = None) -> tuple[Method, Backbone]:
@@ -79,13 +71,14 @@ def make_method(config: Config, classes: int, class_weights: torch.Tensor | None
     check_uses(config, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        method = kind(config, classes)
+        with one_line(config.method, f"making {kind.__name__}") if config.method not in METHODS else nullcontext():
+            method = kind(config, classes)
     method.class_weights = class_weights
     return method, method.backbone
 
 
 def check_uses(config: Config, kind: type[Method]) -> None:
-    """Refuse pairs whose weights, keys or hard negatives a method would not look at.
+    """Refuse what a method would not look at: weights or hard negatives of pairs, settings of a method of one's own.
 
     Raises:
         RecipeError: It would not.
@@ -102,3 +95,5 @@ def check_uses(config: Config, kind: type[Method]) -> None:
     for use, (there, key, advice) in brought.items():
         if there and use not in kind.uses:
             raise RecipeError(key, f"is not used by method '{config.method}'", f"{advice}, or another method")
+    if config.own and config.method in METHODS:
+        raise RecipeError(f"own.{min(config.own)}", f"is not used by method '{config.method}'", "it is for a method of your own")
