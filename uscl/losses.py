@@ -32,19 +32,31 @@ def nt_xent(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, *, same_gr
         >>> nt_xent(torch.eye(4), torch.eye(4), 0.5)
         tensor(0.5944)
     """
+    with torch.autocast(z_a.device.type, enabled=False):
+        return functional.cross_entropy(*_similarities(z_a, z_b, temperature, same_group))
+
+
+def nt_xent_rows(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, *, same_group: torch.Tensor | None = None) -> torch.Tensor:
+    """The terms whose mean is `nt_xent`, with the same arguments: (2N,), those of view a's rows before those of view b's."""
+    with torch.autocast(z_a.device.type, enabled=False):
+        return functional.cross_entropy(*_similarities(z_a, z_b, temperature, same_group), reduction="none")
+
+
+def _similarities(
+    z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, same_group: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(2N, 2N) cosines over the temperature, -inf where two rows are no pair at all, and the (2N,) places of the positives."""
     count = len(z_a)
     dtype = torch.promote_types(torch.promote_types(z_a.dtype, z_b.dtype), torch.float32)
-    with torch.autocast(z_a.device.type, enabled=False):
-        z = functional.normalize(torch.cat([z_a, z_b]).to(dtype), dim=1, eps=_SHORTEST)
-        similarity = z @ z.T / temperature
-        row = torch.arange(2 * count, device=z.device)
-        positive = row.roll(count)
-        left_out = row[:, None] == row
-        if same_group is not None:
-            left_out = left_out | same_group.repeat(2, 2)
-            left_out[row, positive] = False
-        similarity = similarity.masked_fill(left_out, float("-inf"))
-        return functional.cross_entropy(similarity, positive)
+    z = functional.normalize(torch.cat([z_a, z_b]).to(dtype), dim=1, eps=_SHORTEST)
+    similarity = z @ z.T / temperature
+    row = torch.arange(2 * count, device=z.device)
+    positive = row.roll(count)
+    left_out = row[:, None] == row
+    if same_group is not None:
+        left_out = left_out | same_group.repeat(2, 2)
+        left_out[row, positive] = False
+    return similarity.masked_fill(left_out, float("-inf")), positive
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, class_weights: torch.Tensor | None = None) -> torch.Tensor:
