@@ -30,6 +30,7 @@ from usdata.errors import Stopped, UserError
 # Videos in a batch: equal and unequal parts for two and three processes, and fewer videos than processes.
 COUNTS = (6, 7, 2)
 NETWORK_COUNTS = (7, 2)
+META_COUNTS = (5, 1)
 SETTINGS = ["image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.every_epochs=4", "checkpoint.log_every_steps=1"]
 FEEDS = {
     "mix first": ["augment.blur=0.5", "augment.vertical_flip=0.5", "pairs.exclude_same_group=true"],
@@ -151,6 +152,22 @@ def networks(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
             # Ninety megabytes are written once.
             kept = tensors if processes.is_first() else {}
             keep(f"{'whole batch' if whole_batch else 'own part'} {videos}", kept | {"digest": torch.tensor(list(digest.digest()))})
+
+
+def meta_gradients(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
+    """What Meta-USCL's weights learn from a batch whose parts are unequal, and from one with an empty part."""
+    for videos in META_COUNTS:
+        keep(f"meta {videos}", meta_gradient(videos))
+
+
+def meta_gradient(videos: int) -> dict[str, torch.Tensor]:
+    """BatchNorm has fixed statistics, so that one process sees the same network."""
+    from tests.uscl.test_meta_uscl import learn, small_method, views_of
+
+    own = distributed.own_part(videos)
+    facts = Facts(torch.full((videos,), -1), torch.arange(videos))
+    views, meta_views = ([view[own] for view in views_of(seed, videos)] for seed in (1, 2))
+    return learn(small_method().eval(), views=views, facts=facts, meta_views=meta_views, meta_facts=facts)
 
 
 def shared_weights(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
@@ -283,6 +300,7 @@ def main(world: str, rank: str, port: str, folder: str) -> None:
     with processes.joined():
         gathered(keep)
         networks(keep)
+        meta_gradients(keep)
         shared_weights(keep)
         stops(keep)
         refusals(place)
