@@ -123,10 +123,16 @@ class Step:
         learners = [parameter for parameter in self._parameters if parameter.grad is not None]
         norm = self._clipped(learners)
         before = [_Before(parameter, self._optimizer) for parameter in learners] if self._device.type == "cpu" else []
-        set_learning_rate(self._optimizer, self._method.first_rate or rate)
+        decays = [group["weight_decay"] for group in self._optimizer.param_groups]
+        self._settle(self._method.first_rate or rate, [0.0] * len(decays))
         self._optimizer.step()
-        set_learning_rate(self._optimizer, rate)
+        self._settle(rate, decays)
         return _Learnt(terms, norm, before)
+
+    def _settle(self, rate: float, decays: list[float]) -> None:
+        set_learning_rate(self._optimizer, rate)
+        for group, decay in zip(self._optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
 
     def _gradients(self, batch: Batch) -> dict[str, Any]:
         self._optimizer.zero_grad(set_to_none=True)

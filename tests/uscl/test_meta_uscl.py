@@ -249,16 +249,16 @@ def test_in_small_parts_it_is_the_gradient_of_those_parts() -> None:
 
 
 def test_in_bfloat16_it_points_the_same_way() -> None:
-    config = load_config("meta-uscl", ["image_size=32", "meta.inner_rate=0.1"])
-    views, meta_views = ([view[:, :, :8, :8].repeat(1, 1, 4, 4).float() for view in views_of(seed, 6)] for seed in (1, 2))
-    facts = Facts(torch.full((6,), -1), torch.arange(6))
     found = []
     for enabled in (False, True):
-        method = make_method(config, 0)[0].train()
-        method.learn_first(views, facts, meta_views, facts, 0.1, partial(torch.autocast, "cpu", torch.bfloat16, enabled=enabled))
-        found.append(torch.cat([parameter.grad.flatten() for parameter in method.weigher.parameters()]))
-    assert found[1].dtype == torch.float32
-    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.9
+        method, autocast = small_method().float(), partial(torch.autocast, "cpu", torch.bfloat16, enabled=enabled)
+        views, meta_views = ([view.float() for view in views_of(seed)] for seed in (1, 2))
+        gradients = learn(method, views=views, meta_views=meta_views, autocast=autocast)
+        assert all(gradient.dtype == torch.float32 for gradient in gradients.values())
+        found.append(torch.cat([gradient.flatten() for gradient in gradients.values()]))
+        with autocast():
+            assert method(views, FACTS)["loss"].dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(*found, dim=0) > 0.95
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +292,7 @@ def test_the_meta_batch_follows_from_the_position(dataset: Path) -> None:
 
 
 def test_a_step_moves_both_networks_each_by_its_own_gradient(dataset: Path) -> None:
-    feed = feed_of(dataset, "optimizer.name=sgd", "optimizer.momentum=0", "weight_decay=0", "meta.rate=0.5")
+    feed = feed_of(dataset, "optimizer.name=sgd", "optimizer.momentum=0", "weight_decay=0.1", "meta.rate=0.5")
     method = make_method(feed.config, 0)[0].train()
     before = {name: value.clone() for name, value in method.state_dict().items()}
     batch = next(iter(feed(0, 0)))
@@ -310,7 +310,8 @@ def test_a_step_moves_both_networks_each_by_its_own_gradient(dataset: Path) -> N
     expected["loss"].backward()
     with torch.no_grad():
         for parameter in hand.parameters():
-            parameter -= 0.01 * (0 if parameter.grad is None else parameter.grad)
+            if parameter.grad is not None:
+                parameter -= 0.01 * (parameter.grad + 0.1 * parameter)
     for name, value in hand.state_dict().items():
         torch.testing.assert_close(method.state_dict()[name], value, rtol=1e-5, atol=1e-7)
     assert not torch.equal(method.state_dict()["weigher.0.weight"], before["weigher.0.weight"])

@@ -67,7 +67,7 @@ class MetaUSCL(Method):
         rows = nt_xent_rows(z_a, z_b, self.temperature, same_group=facts.same_group)
         with torch.no_grad():
             weights = self.weights(gather(features, len(facts), views=facts.views))
-        loss = weights @ rows
+        loss = (weights * rows).sum()  # autocast would take a product of vectors in bfloat16
         terms = {"contrast": rows.mean(), "weighted_contrast": loss, "effective_rows": 1 / weights.square().sum()}
         return self.outcome(loss, terms, features, own_projections, projections, facts)
 
@@ -113,7 +113,7 @@ class MetaUSCL(Method):
         self.zero_grad(set_to_none=True)
         derivatives = self.row_derivatives(views, facts, along, autocast)
         weights = self.weights(gather(outcome["features"], len(facts), views=facts.views))
-        for learner, gradient in zip(learners, torch.autograd.grad(-rate * (weights @ derivatives), learners), strict=True):
+        for learner, gradient in zip(learners, torch.autograd.grad(-rate * (weights * derivatives).sum(), learners), strict=True):
             learner.grad = gradient
         with torch.no_grad():
             for buffer, value in zip(self.buffers(), buffers, strict=True):

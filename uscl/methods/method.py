@@ -179,7 +179,8 @@ class Method(nn.Module):
     ) -> dict[str, torch.Tensor]:
         """Set the gradients of what learns before the step of everything else; called before each step where `learns_first` holds.
 
-        Parameters and buffers are left as they were. The optimiser then steps what has a gradient, and nothing else.
+        Parameters and buffers are left as they were. The optimiser then steps what has a gradient, and nothing else, at `first_rate` and
+        without weight decay: these gradients are small, and a decay beside them would be all that is learnt.
 
         Args:
             views: Of the batch that is stepped on.
