@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -187,6 +187,9 @@ class _Step:
         frames = stage("store read", lambda: feed.read(drawn.frame_rows))
         coefficients = torch.from_numpy(drawn.coefficients.astype(np.float32)).to(feed.device)
         batch = Batch(epoch, 0, 1, videos, frames, coefficients, parameters, feed.facts(videos, drawn))
+        if self.method.learns_first:
+            batch = replace(batch, meta=stage("meta batch", lambda: feed.make_meta(epoch, 0)))
+            stage("learn first", lambda: self._step.learn_first(batch, config.learning_rate))
         views = stage("augment", lambda: batch_views(batch, config))
         loss = stage("forward", lambda: self._loss(views, batch.facts))
         self.optimizer.zero_grad(set_to_none=True)

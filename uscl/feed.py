@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from uscl.config import Config
 from uscl.distributed import own_part
 from uscl.field_of_view import video_boxes
 from uscl.frames import FrameStore
-from uscl.methods.method import Facts
+from uscl.methods import Facts, find_method
 from uscl.pairs import FramePairs, PairDrawer, VideoIndex, batches
 from uscl.policies import share_something
 from uscl.tiers import Placement, RowsAhead, place_store, read_into_memory
@@ -43,6 +44,7 @@ class Batch:
         coefficients: (n, 2 P) mixing coefficients.
         augmentations: Parameters of every view (or frame, where frames are augmented before mixing).
         facts: What is known of the videos.
+        meta: The batch that a method with `learns_first` learns from beside this one, or None.
     """
 
     epoch: int
@@ -53,6 +55,7 @@ class Batch:
     coefficients: torch.Tensor
     augmentations: Augmentations
     facts: Facts
+    meta: Self | None = None
 
 
 class Feed:
@@ -80,6 +83,8 @@ class Feed:
         self.config = config
         self.device = device
         self.drawer = PairDrawer(index, config.pairs)
+        self._meta_wanted = find_method(config.method).learns_first
+        self._meta_epoch: tuple[int, list[np.ndarray]] = (-1, [])
         self.boxes = video_boxes(store.boxes, index, store.size) if config.augment.crop_to == "field_of_view" else None
         self.placement = placement or place_store(config.store.tier, store.pixels.nbytes, device)
         self.on_device: torch.Tensor | None = None
@@ -123,6 +128,20 @@ class Feed:
 
     def make(self, epoch: int, number: int, of: int, videos: np.ndarray) -> Batch:
         """One batch: a pure function of the configuration and its arguments."""
+        batch = self._make(epoch, number, of, videos)
+        return replace(batch, meta=self.make_meta(epoch, number)) if self._meta_wanted else batch
+
+    def make_meta(self, epoch: int, number: int) -> Batch:
+        """The batch beside this one: of as many epochs later as the run has, so no step is taken on its pairs."""
+        later = self.config.epochs + epoch
+        known, batches_of_it = self._meta_epoch
+        if known != later:
+            batches_of_it = self.epoch_batches(later)
+            self._meta_epoch = later, batches_of_it  # at once, for threads make batches side by side
+        place = number % len(batches_of_it)
+        return self._make(later, place, len(batches_of_it), batches_of_it[place])
+
+    def _make(self, epoch: int, number: int, of: int, videos: np.ndarray) -> Batch:
         config = self.config
         whole = self.drawer(config.seed, epoch, videos)
         part = own_part(len(videos))

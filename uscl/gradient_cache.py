@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from uscl.methods.method import Facts, Method, without_graph
+from uscl.methods.method import Facts, Method, Outcome, without_graph
 
 
 def cached_gradients(
@@ -24,6 +24,7 @@ def cached_gradients(
     facts: Facts,
     part: int,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+    compare: Callable[[tuple[torch.Tensor, ...], Facts], Outcome] | None = None,
 ) -> dict[str, Any]:
     """Add a batch's gradients to a method's parameters; gives its outcome, which has no graph any more.
 
@@ -33,6 +34,7 @@ def cached_gradients(
         facts: Likewise.
         part: Videos that pass the network at once.
         autocast: Around every forward pass; gradients are taken outside of it, as always.
+        compare: Takes the place of the method's `compare`.
     """
     parts = list(zip(*(view.split(part) for view in views), strict=True))
     statistics = [buffer.clone() for buffer in method.buffers()]
@@ -43,9 +45,9 @@ def cached_gradients(
         for buffer, before in zip(method.buffers(), statistics, strict=True):
             buffer.copy_(before)
     leaves = [tuple(value.detach().requires_grad_() for value in part_of) for part_of in found]
-    joined = tuple(_joined([leaf[place] for leaf in leaves], len(views)) for place in range(len(leaves[0])))
+    joined = tuple(join_parts([leaf[place] for leaf in leaves], len(views)) for place in range(len(leaves[0])))
     with autocast():
-        outcome = method.compare(joined, facts)
+        outcome = (compare or method.compare)(joined, facts)
     outcome["loss"].backward()
     for each, leaf in zip(parts, leaves, strict=True):
         with autocast():
@@ -55,7 +57,7 @@ def cached_gradients(
     return without_graph(outcome)
 
 
-def _joined(parts: list[torch.Tensor], views: int) -> torch.Tensor:
+def join_parts(parts: list[torch.Tensor], views: int) -> torch.Tensor:
     """Parts of (V * m, ...), view after view in each, as (V * n, ...) in the same order."""
     return torch.cat([part.unflatten(0, (views, -1)) if len(part) else part.unflatten(0, (views, 0)) for part in parts], dim=1).flatten(
         0, 1

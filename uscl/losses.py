@@ -45,23 +45,43 @@ def nt_xent(
         >>> nt_xent(torch.eye(4), torch.eye(4), 0.5)
         tensor(0.5944)
     """
-    count = len(z_a)
-    dtype = torch.promote_types(torch.promote_types(z_a.dtype, z_b.dtype), torch.float32)
     with torch.autocast(z_a.device.type, enabled=False):
-        z = functional.normalize(torch.cat([z_a, z_b]).to(dtype), dim=1, eps=_SHORTEST)
-        similarity = z @ z.T / temperature
-        row = torch.arange(2 * count, device=z.device)
-        positive = row.roll(count)
-        left_out = row[:, None] == row
-        if same_group is not None:
-            left_out = left_out | same_group.repeat(2, 2)
-            left_out[row, positive] = False
-        similarity = similarity.masked_fill(left_out, float("-inf"))
-        if hard is not None:
-            similarity = torch.cat([similarity, _to_hard(z, hard, hard_known, temperature)], dim=1)
+        similarity, positive = _similarities(z_a, z_b, temperature, same_group, hard, hard_known)
         if weights is None:
             return functional.cross_entropy(similarity, positive)
-        return (functional.cross_entropy(similarity, positive, reduction="none") * weights.to(dtype).repeat(2)).mean()
+        rows = functional.cross_entropy(similarity, positive, reduction="none")
+        return (rows * weights.to(rows.dtype).repeat(2)).mean()
+
+
+def nt_xent_rows(z_a: torch.Tensor, z_b: torch.Tensor, temperature: float, *, same_group: torch.Tensor | None = None) -> torch.Tensor:
+    """The terms whose mean is `nt_xent`, with its first arguments: (2N,), those of view a's rows before those of view b's."""
+    with torch.autocast(z_a.device.type, enabled=False):
+        return functional.cross_entropy(*_similarities(z_a, z_b, temperature, same_group), reduction="none")
+
+
+def _similarities(
+    z_a: torch.Tensor,
+    z_b: torch.Tensor,
+    temperature: float,
+    same_group: torch.Tensor | None,
+    hard: torch.Tensor | None = None,
+    hard_known: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(2N, 2N + H) cosines over the temperature, -inf where two rows are no pair at all, and the (2N,) places of the positives."""
+    count = len(z_a)
+    dtype = torch.promote_types(torch.promote_types(z_a.dtype, z_b.dtype), torch.float32)
+    z = functional.normalize(torch.cat([z_a, z_b]).to(dtype), dim=1, eps=_SHORTEST)
+    similarity = z @ z.T / temperature
+    row = torch.arange(2 * count, device=z.device)
+    positive = row.roll(count)
+    left_out = row[:, None] == row
+    if same_group is not None:
+        left_out = left_out | same_group.repeat(2, 2)
+        left_out[row, positive] = False
+    similarity = similarity.masked_fill(left_out, float("-inf"))
+    if hard is not None:
+        similarity = torch.cat([similarity, _to_hard(z, hard, hard_known, temperature)], dim=1)
+    return similarity, positive
 
 
 def supervised_contrast(

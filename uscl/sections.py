@@ -315,6 +315,9 @@ class MetaWeights(Section):
     inner_rate: float | None = Field(default=None, gt=0)
     """Rate of the step of a copy that it learns from; null = the run's learning rate at that step."""
 
+    rate: float | None = Field(default=None, gt=0)
+    """Its own learning rate, the same at every step; null = the run's at that step."""
+
 
 class HiCo(Section):
     """The levels that are contrasted."""

@@ -8,10 +8,11 @@ it runs changes no batch and no draw.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import nn
 
 from uscl import batch_norm, distributed
 from uscl.augment import Augmentations
@@ -19,6 +20,7 @@ from uscl.average import Average
 from uscl.config import Config
 from uscl.feed import Batch
 from uscl.gradient_cache import cached_gradients
+from uscl.methods import find_method
 from uscl.methods.method import Method, without_graph
 from uscl.optimizers import set_learning_rate
 from uscl.views import batch_views
@@ -84,14 +86,17 @@ class Step:
                     self._graphs[kind] = _Graph(batch, self._whole)
                 return self._graphs[kind](batch)
         if self._device.type == "cuda":
-            return self._whole(batch)
+            learnt = self.learn_first(batch, rate)
+            return learnt.told(self._whole(batch))
         before = [buffer.clone() for buffer in self._buffers]
-        outcome = self._gradients(batch)
+        learnt = self.learn_first(batch, rate)
+        outcome = learnt.told(self._gradients(batch))
         if bool(torch.isfinite(outcome["loss"]) & torch.isfinite(outcome["grad_norm"])):
             self._move()
         else:
             for buffer, value in zip(self._buffers, before, strict=True):
                 buffer.copy_(value)  # BatchNorm has seen the pass
+            learnt.undo(self._optimizer)
         return outcome
 
     def _views(self, batch: Batch) -> tuple[torch.Tensor, ...]:
@@ -107,6 +112,28 @@ class Step:
             outcome: dict[str, Any] = self._network(views, batch.facts)
         return outcome
 
+    def learn_first(self, batch: Batch, rate: float) -> _Learnt:
+        """Step what the method steps before everything else, where there is such a part."""
+        if not self._method.learns_first:
+            return _Learnt()
+        assert batch.meta is not None  # the feed asks the same question
+        self._optimizer.zero_grad(set_to_none=True)
+        views, meta_views = self._views(batch), self._views(batch.meta)
+        terms = self._method.learn_first(views, batch.facts, meta_views, batch.meta.facts, rate, self._autocast)
+        learners = [parameter for parameter in self._parameters if parameter.grad is not None]
+        norm = self._clipped(learners)
+        before = [_Before(parameter, self._optimizer) for parameter in learners] if self._device.type == "cpu" else []
+        decays = [group["weight_decay"] for group in self._optimizer.param_groups]
+        self._settle(self._method.first_rate or rate, [0.0] * len(decays))
+        self._optimizer.step()
+        self._settle(rate, decays)
+        return _Learnt(terms, norm, before)
+
+    def _settle(self, rate: float, decays: list[float]) -> None:
+        set_learning_rate(self._optimizer, rate)
+        for group, decay in zip(self._optimizer.param_groups, decays, strict=True):
+            group["weight_decay"] = decay
+
     def _gradients(self, batch: Batch) -> dict[str, Any]:
         self._optimizer.zero_grad(set_to_none=True)
         part = self._config.micro_batch_size
@@ -119,11 +146,15 @@ class Step:
             outcome = without_graph(outcome)
         distributed.average_gradients(self._method)
         batch_norm.average_statistics(self._method, len(batch.videos))
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        outcome["grad_norm"] = torch.nn.utils.get_total_norm(gradients)
-        if self._config.optimizer.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._config.optimizer.clip_norm, outcome["grad_norm"])
+        outcome["grad_norm"] = self._clipped(self._parameters)
         return outcome
+
+    def _clipped(self, parameters: list[nn.Parameter]) -> torch.Tensor:
+        """The norm of their gradients before they are clipped, where they are."""
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+        if self._config.optimizer.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self._config.optimizer.clip_norm, norm)
+        return norm
 
     def _move(self) -> None:
         self._optimizer.step()
@@ -136,6 +167,52 @@ class Step:
         outcome = self._gradients(batch)
         self._move()
         return outcome
+
+
+class _Before:
+    """A parameter and its state in the optimiser, as they are now."""
+
+    def __init__(self, parameter: nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+        self._parameter, self._value = parameter, parameter.detach().clone()
+        self._state = {name: _own(value) for name, value in optimizer.state.get(parameter, {}).items()}
+
+    @torch.no_grad()
+    def restore(self, optimizer: torch.optim.Optimizer) -> None:
+        self._parameter.copy_(self._value)
+        optimizer.state.pop(self._parameter, None)
+        if self._state:
+            optimizer.state[self._parameter] = self._state
+
+
+def _own(value: Any) -> Any:
+    return value.clone() if isinstance(value, torch.Tensor) else value
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """What was stepped before everything else; by default nothing.
+
+    Attributes:
+        terms: To tell beside those of the step.
+        norm: Of its gradient, before any clipping.
+        before: What it was.
+    """
+
+    terms: dict[str, torch.Tensor] = field(default_factory=dict)
+    norm: torch.Tensor | None = None
+    before: list[_Before] = field(default_factory=list)
+
+    def told(self, outcome: dict[str, Any]) -> dict[str, Any]:
+        """The step's outcome with these terms; its gradient is not finite where this one was not."""
+        if self.norm is None:
+            return outcome
+        norm = torch.where(torch.isfinite(self.norm), outcome["grad_norm"], self.norm)
+        return outcome | {"terms": outcome["terms"] | self.terms, "grad_norm": norm}
+
+    def undo(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave it as it was."""
+        for each in self.before:
+            each.restore(optimizer)
 
 
 class _Graph:
@@ -171,7 +248,8 @@ def _copied(batch: Batch) -> Batch:
 
 
 def wants_graphs(config: Config, device: torch.device) -> bool:
-    """Whether steps are to be recorded: on a GPU, if asked for or if batches are small; never compiled code, which may compile anew."""
-    if device.type != "cuda" or config.compile != "off":
+    """Whether steps are to be recorded: on a GPU, if asked for or if batches are small; never compiled code, which may compile anew, nor
+    methods that take two steps of two rates."""
+    if device.type != "cuda" or config.compile != "off" or find_method(config.method).learns_first:
         return False
     return config.batch_size <= GRAPH_UP_TO if config.cuda_graph is None else config.cuda_graph

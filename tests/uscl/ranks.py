@@ -35,6 +35,7 @@ NETWORK_COUNTS = (7, 2)
 # Recipes whose methods are compared on rows alone, and how many videos those are of.
 CONTRASTS = ("moco-v2", "ucl", "awcl", "supervised")
 CONTRASTED = 7
+META_COUNTS = (5, 1)
 SETTINGS = ["image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.every_epochs=4", "checkpoint.log_every_steps=1"]
 FEEDS = {
     "mix first": ["augment.blur=0.5", "augment.vertical_flip=0.5", "pairs.exclude_same_group=true"],
@@ -217,6 +218,22 @@ def vectors(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
                 keep(f"vectors {name} {'whole batch' if whole_batch else 'own part'} {videos}", kept)
 
 
+def meta_gradients(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
+    """What Meta-USCL's weights learn from a batch whose parts are unequal, and from one with an empty part."""
+    for videos in META_COUNTS:
+        keep(f"meta {videos}", meta_gradient(videos))
+
+
+def meta_gradient(videos: int) -> dict[str, torch.Tensor]:
+    """BatchNorm has fixed statistics, so that one process sees the same network."""
+    from tests.uscl.test_meta_uscl import learn, small_method, views_of
+
+    own = distributed.own_part(videos)
+    facts = Facts(torch.full((videos,), -1), torch.arange(videos))
+    views, meta_views = ([view[own] for view in views_of(seed, videos)] for seed in (1, 2))
+    return learn(small_method().eval(), views=views, facts=facts, meta_views=meta_views, meta_facts=facts)
+
+
 def shared_weights(keep: Callable[[str, dict[str, torch.Tensor]], None]) -> None:
     """Weights that differ from process to process, and lie in memory as convolutions like them, made those of the first."""
     layer = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -349,6 +366,7 @@ def main(world: str, rank: str, port: str, folder: str) -> None:
         networks(keep)
         vectors(keep)
         contrasts(keep)
+        meta_gradients(keep)
         shared_weights(keep)
         stops(keep)
         refusals(place)

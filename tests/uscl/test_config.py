@@ -45,6 +45,7 @@ def test_presets_differ_from_the_paper_where_their_sources_do() -> None:
         "schedule.cosine_epochs",
     }
     assert changed["ppi"] == {"pairs.policy", "pairs.alpha", "pairs.beta", "labels.weight"}
+    assert changed["meta-uscl"] == changed["ppi"] | {"method", "meta.rate"}
     assert changed["simclr"] == {"pairs.policy", "labels.weight"}
 
 

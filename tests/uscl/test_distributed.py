@@ -161,6 +161,13 @@ def test_every_comparison_is_that_of_one_process(left: tuple[int, Path], recipe:
         assert largest_error(found, expected) < TOLERANCE
 
 
+@pytest.mark.parametrize("videos", ranks.META_COUNTS)
+def test_what_meta_uscl_learns_first_is_that_of_one_process(left: tuple[int, Path], videos: int) -> None:
+    expected = ranks.meta_gradient(videos)
+    for found in of_each(left, f"meta {videos}"):
+        assert largest_error(found, expected) < TOLERANCE
+
+
 def test_weights_are_shared_from_the_first(left: tuple[int, Path]) -> None:
     for found in of_each(left, "shared"):
         assert found["0.weight"].shape == (4, 3, 3, 3)

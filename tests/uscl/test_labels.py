@@ -16,7 +16,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from tests.uscl.tiny_set import write_set
 from uscl import train as training
 from uscl.config import load_config
-from uscl.labels import balanced_weights, choose_share, used_labels
+from uscl.labels import balanced_weights, choose_share, used_labels, with_labels
 from uscl.methods import make_method
 from uscl.pairs import index_videos
 from uscl.train import pretrain
@@ -121,3 +121,12 @@ def test_a_run_trains_on_the_share_and_records_it(tmp_path: Path, monkeypatch: p
     torch.testing.assert_close(made[0][0].class_weights, torch.tensor([4 / (2 * 3), 4 / 2]))
     # The probe asks neighbours among all labelled videos, so that shares can be compared.
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text())["knn_videos"] == 8
+
+
+def test_a_label_that_is_not_used_is_no_key_either(tmp_path: Path) -> None:
+    data = open_dataset(write_set(tmp_path / "set", frames_per_video=(2,) * 8, labels=("a", "a", "a", "b")))
+    index = index_videos(data, column="label")
+    used = used_labels(load_config("awcl", ["labels.share=0.5"]), index, 2)
+    assert 0 < (used.labels >= 0).sum() < 8
+    np.testing.assert_array_equal(with_labels(index, used, "label").keys >= 0, used.labels >= 0)
+    np.testing.assert_array_equal(with_labels(index, used, "organ").keys, index.keys)

@@ -15,6 +15,7 @@ from uscl.config import Config
 from uscl.methods.method import Facts, Method, Outcome
 from uscl.methods.own import find_own, one_line, own_settings
 from uscl.models import Backbone
+from uscl.processes import world_size
 from usdata.errors import RecipeError, nearest
 
 __all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method", "own_settings"]
@@ -28,6 +29,7 @@ METHODS: dict[str, str] = {
     "vicreg": "uscl.methods.vicreg:VICReg",
     "hico": "uscl.methods.hico:HiCo",
     "dino": "uscl.methods.dino:DINO",
+    "meta-uscl": "uscl.methods.meta_uscl:MetaUSCL",
 }
 
 
@@ -78,11 +80,23 @@ def make_method(config: Config, classes: int, class_weights: torch.Tensor | None
 
 
 def check_uses(config: Config, kind: type[Method]) -> None:
-    """Refuse what a method would not look at: weights or hard negatives of pairs, settings of a method of one's own.
+    """Refuse what a method would not look at: weights or hard negatives of pairs, settings of a method of one's own; and ways of stepping
+    that it cannot go.
 
     Raises:
         RecipeError: It would not.
     """
+    if kind.learns_first:
+        # Forward-mode derivatives pass neither compiled code nor BatchNorm over several processes, and a graph would keep the rates it saw.
+        impossible = {
+            "compile": (config.compile != "off", config.compile, "off"),
+            "cuda_graph": (config.cuda_graph, "true", "null"),
+            "sync_batchnorm": (config.sync_batchnorm and world_size() > 1, "true", "false"),
+        }
+        for key, (there, value, instead) in impossible.items():
+            if there:
+                reason = f"is {value}, which method '{config.method}' cannot take the derivatives of its first step through"
+                raise RecipeError(key, reason, f"use --set {key}={instead}")
     brought = {
         "hard_negatives": (config.pairs.policy == "hard-negatives", "pairs.policy=hard-negatives", "choose another policy"),
         "pair_weights": (config.pairs.weights, "pairs.weights=true", "use --set pairs.weights=false"),

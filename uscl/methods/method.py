@@ -9,7 +9,8 @@ Shapes: N videos of the batch, n of this process (n = N where there is one), V v
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NotRequired, Self, TypedDict
 
@@ -91,6 +92,8 @@ class Method(nn.Module):
     Attributes:
         uses: Which of `pair_weights`, `keys` and `hard_negatives` (views beyond the second) the method reads; what it does not read is
             refused before the training.
+        learns_first: A part of the method is stepped before all else is, by the gradients of `learn_first`.
+        first_rate: Learning rate of that part; None: the run's.
         backbone: What is trained and exported.
         projector: (n, W) to (n, D).
         classifier: To logits, or None.
@@ -98,6 +101,8 @@ class Method(nn.Module):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()
+    learns_first: ClassVar[bool] = False
+    first_rate: float | None = None
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
@@ -176,6 +181,33 @@ class Method(nn.Module):
         Args:
             steps: Of the whole run.
         """
+
+    def learn_first(
+        self,
+        views: Sequence[torch.Tensor],
+        facts: Facts,
+        meta_views: Sequence[torch.Tensor],
+        meta_facts: Facts,
+        rate: float,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> dict[str, torch.Tensor]:
+        """Set the gradients of what learns before the step of everything else; called before each step where `learns_first` holds.
+
+        Parameters and buffers are left as they were. The optimiser then steps what has a gradient, and nothing else, at `first_rate` and
+        without weight decay: these gradients are small, and a decay beside them would be all that is learnt.
+
+        Args:
+            views: Of the batch that is stepped on.
+            facts: Of that batch.
+            meta_views: Of another batch, with pairs that no step is taken on.
+            meta_facts: Of that one.
+            rate: The run's learning rate at this step.
+            autocast: Around every forward pass.
+
+        Returns:
+            Terms to tell beside those of the step.
+        """
+        raise NotImplementedError
 
     def after_step(self) -> None:
         """Called after every step of the optimiser, without gradients: momentum encoders follow here."""
