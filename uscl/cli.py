@@ -64,7 +64,9 @@ def pretrain(
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name ('uscl recipes' lists them) or a YAML file.")] = "uscl",
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key; may be given again.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Start from these weights: a run folder, or a file (.safetensors, .pth).")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Start from: a run folder, a file (.safetensors, .pth), 'imagenet', or 'random'.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and the arithmetic, and stop.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,

@@ -16,6 +16,7 @@ import torch
 
 from uscl import batch_norm, checkpoint, distributed, processes, run_folder, trained_on
 from uscl.average import Average
+from uscl.backbones import check_backbone
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
 from uscl.diagnostics import verdict
@@ -81,7 +82,7 @@ def pretrain(
         overrides: `key=value` settings on top of it.
         resume: Go on where the run in `out` stopped; start it where there is none.
         overwrite: Delete the run in `out` first.
-        init_from: Weights that the backbone starts from (see `load_backbone`); nothing else is taken over.
+        init_from: Weights that the backbone starts from: a run, a file, 'imagenet' or 'random' (see `load_backbone`); no more is taken.
         dry_run: Check everything and say what would be done, and write nothing.
 
     Raises:
@@ -93,6 +94,7 @@ def pretrain(
     data = open_dataset(dataset)
     index = index_videos(data, config.pairs.splits)
     check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
+    check_backbone(config.backbone, config.image_size)
     device, why_device = run_device(config)
     precision, why_precision = run_precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
@@ -122,7 +124,7 @@ def pretrain(
         with processes.first_alone():
             store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
         method, backbone = make_method(config, classes)
-        initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
+        initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from, config)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if classes and label >= 0]
         before = trained_on.known(init_from, initial)
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)

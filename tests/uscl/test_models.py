@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from uscl.models import BACKBONES, Backbone, load_backbone, normalise, projector, seeded_backbone
+from uscl.backbones import make_backbone, seeded_backbone
+from uscl.config import BACKBONES
+from uscl.models import load_backbone, normalise, projector
 from uscl.torchvision_compat import torchvision
 from usdata.errors import UserError
 
@@ -16,7 +18,7 @@ from usdata.errors import UserError
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_state_dict_loads_strictly_into_torchvision(name: str) -> None:
     network = getattr(torchvision.models, name)(weights=None)
-    backbone = Backbone(name).eval()
+    backbone = make_backbone(name).eval()
     missing, unexpected = network.load_state_dict(backbone.state_dict(), strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"}
     assert unexpected == []

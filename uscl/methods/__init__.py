@@ -12,9 +12,9 @@ import sys
 
 import torch
 
+from uscl.backbones import Backbone
 from uscl.config import Config
 from uscl.methods.method import Facts, Method, Outcome
-from uscl.models import Backbone
 from usdata.errors import RecipeError, nearest
 
 __all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method"]
