@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from uscl.batch_norm import WholeBatchNorm
 from uscl.config import BACKBONES, TIMM
 from uscl.torchvision_compat import torchvision
 from usdata.errors import UserError, nearest
@@ -128,14 +129,22 @@ class TimmBackbone(Backbone):
         super().__init__()
         timm_config(name)
         self.name = name
-        self.width, self.channels = _timm_width_and_channels(name, image_size)
+        self.width, self._channels, self._takes_none = _timm_facts(name, image_size)
         self.network, fixed = _timm_network(name, image_size)
         self.image_size = image_size if fixed else None
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         """Features (N, width) of normalised frames (N, 1 or 3, H, W)."""
-        features: torch.Tensor = self.network(frames.expand(-1, self.channels, -1, -1))
-        return features
+        frames = frames.expand(-1, self._channels, -1, -1)
+        if len(frames) or self._takes_none:
+            features: torch.Tensor = self.network(frames)
+            return features
+        # A process without a video, in the last batch of an epoch: two black frames pass and are left out, so that every parameter has a
+        # gradient, of zero, as it has in the other processes.
+        if self.training and any(isinstance(layer, WholeBatchNorm | nn.SyncBatchNorm) for layer in self.modules()):
+            reason = "cannot pass a batch of no videos beside sync_batchnorm, and this process has none of the last batch of the epoch"
+            raise UserError(f"backbone '{self.name}'", reason, "start fewer processes, or take a batch_size that divides the videos")
+        return self.network(frames.new_zeros(2, *frames.shape[1:]))[:0]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers under timm's names."""
@@ -191,7 +200,7 @@ def check_backbone(name: str, image_size: int | None = None) -> None:
     """
     if name.startswith(TIMM):
         timm_config(name)
-        _timm_width_and_channels(name, image_size)
+        _timm_facts(name, image_size)
     else:
         _check_name(name)
 
@@ -257,18 +266,27 @@ def _timm_network(name: str, image_size: int | None) -> tuple[nn.Module, bool]:
 
 
 @cache
-def _timm_width_and_channels(name: str, image_size: int | None) -> tuple[int, int]:
-    """The length of the feature vector, which timm does not say for every network, and the channels of a frame; nothing is computed."""
+def _timm_facts(name: str, image_size: int | None) -> tuple[int, int, bool]:
+    """The length of the feature vector, which timm does not say for every network, the channels of a frame, and whether none may pass.
+
+    Nothing is computed: the network has no data.
+    """
     channels, size, _ = timm_config(name).input_size
     size = image_size or size
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"), torch.no_grad():
             # In evaluation mode and two of them: BatchNorm would refuse to train on a single value a channel.
-            features = _timm_network(name, image_size)[0].eval()(torch.empty(2, channels, size, size))
+            network = _timm_network(name, image_size)[0].eval()
+            features = network(torch.empty(2, channels, size, size))
     except (RuntimeError, AssertionError, ValueError, TypeError, IndexError, NotImplementedError, ModuleNotFoundError) as error:
         reason = f"does not take views of {size}x{size} pixels ({' '.join(str(error).split())[:200] or type(error).__name__})"
         raise UserError(f"backbone '{name}'", reason, "try another image_size (a multiple of 32), or another network") from None
     if not isinstance(features, torch.Tensor) or features.ndim != 2:
         shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
         raise UserError(f"backbone '{name}'", f"gives no feature vector but {shape} for two frames", "take one that timm pools")
-    return features.shape[1], channels
+    try:
+        with torch.device("meta"), torch.no_grad():
+            takes_none = network(torch.empty(0, channels, size, size)).shape == (0, features.shape[1])
+    except (RuntimeError, ValueError, TypeError, AssertionError):
+        takes_none = False
+    return features.shape[1], channels, takes_none

@@ -123,6 +123,7 @@ def prepare(method: nn.Module, *, whole_batch: bool, device: torch.device) -> No
             for key, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
                 setattr(new, key, tensor)
             _keep_what_follows(layer, new)
+            new.train(layer.training)
             parent, _, last = name.rpartition(".")
             setattr(method.get_submodule(parent), last, new)
 

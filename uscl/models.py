@@ -56,7 +56,7 @@ def load_backbone(
 
     Args:
         weights: 'random' (from the seed), 'imagenet' (what torchvision or timm publish for it, see `uscl.imagenet`), the folder of a
-            finished run, or a file of safetensors or torch (.pth, .pt, .bin) with the network's tensors under the names of its library, as in
+            finished run, or a file of safetensors or torch (.pth, .pt, .bin) with its tensors under the names of its library, as in
             a run's checkpoints, or as in the published USCL checkpoints (see `uscl.foreign`); heads in it are ignored.
         name: The architecture; a file that names its own, or has the tensors of another one of torchvision's, wins.
         seed: Of the random weights.
