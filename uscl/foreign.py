@@ -10,6 +10,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,7 @@ def fitted(tensors: Tensors, path: Path, name: str, image_size: int | None = Non
     """
     wanted = seeded_backbone(name, 0, image_size)
     shapes: dict[str, Shapes] = {name: {key: value.shape for key, value in wanted.tensors().items()}}
-    with torch.device("meta"):
-        for other in BACKBONES:
-            shapes.setdefault(other, {key: value.shape for key, value in make_backbone(other).state_dict().items()})
+    shapes |= {other: _shapes(other) for other in BACKBONES if other != name}
     if isinstance(wanted, TimmBackbone):
         found, state = fit(tensors, path, shapes, name, heads=wanted.heads(), resize=wanted.resized)
     else:
@@ -87,6 +86,13 @@ def fitted(tensors: Tensors, path: Path, name: str, image_size: int | None = Non
     backbone = wanted if found == name else seeded_backbone(found, 0)
     backbone.load_tensors(state)
     return backbone
+
+
+@cache
+def _shapes(name: str) -> Shapes:
+    """The names and shapes of a backbone's tensors; nothing is computed."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in make_backbone(name).tensors().items()}
 
 
 def fit(

@@ -205,6 +205,8 @@ def test_a_run_from_end_to_end(dataset: Path, tmp_path: Path, monkeypatch: pytes
         "resnet18:random": "resnet18",
         "run": name,
     }
+    probabilities = found.predictions.groupby("weights")["probability_across"].apply(list)
+    assert probabilities["random"] != probabilities["resnet18:random"]
     with pytest.raises(UserError, match=f"random: are of {name}, which has no last residual block.*--trained-layers all") as caught:
         evaluate("finetune", textures, weights=["random", str(run)], out=tmp_path / "finetuned", folds=2)
     assert "\n" not in str(caught.value)
