@@ -98,6 +98,20 @@ class ResNet(Backbone):
         """The last residual stage and the mean over positions: (N, channels, h, w) to (N, width)."""
         return torch.flatten(self.avgpool(self.layer4(hidden)), 1)
 
+    def stages(self, frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Maps after the second, third and last residual stage, an eighth, a sixteenth and a thirty-second of the frames' size.
+
+        Their channels are `stage_widths`; the mean of the last one over positions is what `forward` gives.
+        """
+        second = self.layer2(self.layer1(self.maxpool(self.relu(self.bn1(self._first_convolution(frames))))))
+        third = self.layer3(second)
+        return second, third, self.layer4(third)
+
+    @property
+    def stage_widths(self) -> tuple[int, int, int]:
+        """Channels of the maps that `stages` gives."""
+        return self.width // 4, self.width // 2, self.width
+
     def _first_convolution(self, frames: torch.Tensor) -> torch.Tensor:
         if frames.shape[1] != 1:
             return self.conv1(frames)

@@ -50,6 +50,9 @@ def test_stages_put_together_are_the_whole() -> None:
     backbone = seeded_backbone("resnet18", 0).eval()
     frames = torch.randn(2, 1, 32, 32)
     assert torch.equal(backbone.forward_from_layer4(backbone.forward_to_layer3(frames)), backbone(frames))
+    maps = backbone.stages(frames)
+    assert tuple(each.shape[1] for each in maps) == backbone.stage_widths
+    assert torch.equal(maps[-1].mean(dim=(2, 3)), backbone(frames))
 
 
 def test_normalise_and_projector() -> None:
