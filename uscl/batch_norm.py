@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from uscl import distributed, processes
+from usdata.errors import UserError
 
 
 class _EitherBatchNorm(_BatchNorm):
@@ -124,17 +125,53 @@ def prepare(method: nn.Module, *, whole_batch: bool, device: torch.device) -> No
     """
     if processes.world_size() == 1:
         return
+    _refuse_what_cannot_be_shared(method)
     if whole_batch and device.type == "cuda":
+        followed = {name: layer for name, layer in method.named_modules() if isinstance(layer, nn.BatchNorm2d) and _has_parts(layer)}
         nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        for name, layer in followed.items():
+            _keep_what_follows(layer, method.get_submodule(name))
         return
     for name, layer in list(method.named_modules()):
         if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
             kind = WholeBatchNorm if whole_batch else OwnPartBatchNorm
             new = kind(layer.num_features, eps=layer.eps, momentum=layer.momentum)
-            for key, tensor in [*layer.named_parameters(), *layer.named_buffers()]:
+            for key, tensor in [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]:
                 setattr(new, key, tensor)
+            _keep_what_follows(layer, new)
+            new.train(layer.training)
             parent, _, last = name.rpartition(".")
             setattr(method.get_submodule(parent), last, new)
+
+
+def _has_parts(layer: nn.Module) -> bool:
+    return next(layer.children(), None) is not None
+
+
+def _keep_what_follows(old: nn.Module, new: nn.Module) -> None:
+    """timm's BatchNorm holds the activation that follows it: that goes along, under its own names."""
+    if _has_parts(old):
+        new.drop, new.act = old.drop, old.act
+        new.register_forward_hook(_activate)
+
+
+def _activate(layer: nn.Module, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    activated: torch.Tensor = layer.act(layer.drop(output))  # type: ignore[operator]
+    return activated
+
+
+def _refuse_what_cannot_be_shared(method: nn.Module) -> None:
+    """Layers with statistics of a batch that are none of torch's BatchNorm would have others in every process.
+
+    Raises:
+        UserError: There is one.
+    """
+    for layer in method.modules():
+        own = {name for name, _ in layer.named_buffers(recurse=False)}
+        of_timm = set(dict(layer.named_children())) <= {"drop", "act"}
+        if own & {"running_mean", "running_var"} and not (isinstance(layer, nn.modules.batchnorm._BatchNorm) and of_timm):
+            reason = f"normalises by the batch in a way ({type(layer).__name__}) that several processes cannot share"
+            raise UserError("backbone", reason, "train it in one process, or take another network")
 
 
 def average_statistics(method: nn.Module, videos: int) -> None:

@@ -71,7 +71,9 @@ def pretrain(
     ] = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="A run for each of the seeds 0 to N-1, below --out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Start from these weights: a run folder, or a file (.safetensors, .pth).")] = None,
+    init_from: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Start from: a run folder, a file (.safetensors, .pth), 'imagenet', or 'random'.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and the arithmetic, and stop.")] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
@@ -118,7 +120,7 @@ def _sweep(
     overrides: list[str],
     values: list[str],
     seeds: int | None,
-    init_from: Path | None,
+    init_from: str | None,
     dry_run: bool,
     overwrite: bool,
     as_json: bool,

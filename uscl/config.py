@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 
 from uscl.sections import (
     DINO,
@@ -34,8 +34,12 @@ from uscl.sections import (
     Store,
     VICReg,
 )
-from usdata.errors import RecipeError, nearest
+from usdata.errors import RecipeError, UserError, nearest
 from usdata.files import canonical_json, sha256_text
+
+# torchvision's networks, of which torch need not be loaded to know the names; `timm/NAME` is any network of timm.
+BACKBONES = ("resnet18", "resnet34", "resnet50")
+TIMM = "timm/"
 
 
 def _off(value: Any) -> Any:
@@ -49,8 +53,8 @@ class Config(Section):
     method: str = "uscl"
     """The training method: one of `uscl.methods.METHODS`, or a class of your own as `module:Class`, found from the working folder."""
 
-    backbone: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
-    """The network that is pretrained."""
+    backbone: str = "resnet18"
+    """The network that is pretrained: resnet18, resnet34, resnet50, or any network of timm as `timm/NAME`."""
 
     epochs: int = Field(default=300, ge=1)
     """Passes over the videos; an epoch takes one pair from each video."""
@@ -149,6 +153,20 @@ class Config(Section):
 
     tensorboard: Annotated[Literal["auto", "off"], BeforeValidator(_off)] = "auto"
     """`auto`: the figures of `metrics.jsonl` go to `tensorboard/` too where TensorBoard is installed."""
+
+    @field_validator("backbone")
+    @classmethod
+    def _backbone_is_known(cls, name: str) -> str:
+        if name.startswith(TIMM):
+            from uscl.backbones import timm_config
+
+            try:
+                timm_config(name)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+        elif name not in BACKBONES:
+            raise ValueError(f"backbone '{name}' is not known; {nearest(name, BACKBONES)} (or a network of timm: {TIMM}NAME)")
+        return name
 
     @property
     def store_size(self) -> int:

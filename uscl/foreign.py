@@ -1,4 +1,4 @@
-"""Weights that others saved: read by safe loaders only, and their tensors renamed to torchvision's where it is certain which is which.
+"""Weights that others saved: read by safe loaders only, and their tensors put under a backbone's names where it is certain which is which.
 
 In comes a file of safetensors or of torch (.pth, .pt, .bin); out come tensors under the names of a backbone, or one line that names the
 tensor that does not fit. No program in a file is ever run: what holds more than tensors is refused.
@@ -9,12 +9,15 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from uscl.backbones import Backbone, TimmBackbone, make_backbone, seeded_backbone
+from uscl.config import BACKBONES
 from usdata.errors import UserError
 
 Tensors = dict[str, torch.Tensor]
@@ -27,15 +30,15 @@ _LONGEST_HEADER = 100_000_000
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 # What stands before the backbone's names where it is part of a larger network: this project's own and lightly's (backbone), and the usual
 # names of an encoder (encoder; MoCo's encoder_q, the one that gradients train). torch's parallel wrappers add theirs in front of it all.
-_PREFIXES = ("", "backbone.", "encoder.", "encoder_q.", "model.", "net.", "resnet.")
+_PREFIXES = ("", "backbone.", "backbone.network.", "encoder.", "encoder_q.", "model.", "net.", "resnet.")
 _PARALLEL = "module."
 # The published USCL checkpoints: the children of a torchvision ResNet in order, without its last one, as `features`; ReLU (2) and pooling
 # (3, 8) hold no tensors. Their heads, which no backbone needs, are set aside.
 _USCL_CHILDREN = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _USCL_HEADS = ("linear", "fc", "l1", "l2", "out_1", "out_2")
 _USCL_NAME = re.compile(r"features\.(\d+)\.(.+)")
-# torchvision's and timm's classifier.
-_HEAD = "fc."
+# torchvision's classifier, and that of timm's ResNets.
+_HEADS = ("fc.",)
 # BatchNorm counts its batches since torch 0.4.1; older files lack the counts, which nothing in evaluation reads.
 _COUNTER = "num_batches_tracked"
 
@@ -61,7 +64,46 @@ def _begins_as_safetensors(begin: bytes) -> bool:
     return int.from_bytes(begin[:8], "little") <= _LONGEST_HEADER and begin[8:] == b"{"
 
 
-def fit(tensors: Tensors, path: Path, shapes: Mapping[str, Shapes], name: str) -> tuple[str, Tensors]:
+def fitted(tensors: Tensors, path: Path, name: str, image_size: int | None = None) -> Backbone:
+    """A backbone with the tensors of a file.
+
+    Args:
+        tensors: Of the file.
+        path: Of it, for messages.
+        name: The backbone that is wanted; where the tensors are those of another one of torchvision's, it is that one.
+        image_size: Height and width of views, for networks that are made for one size.
+
+    Raises:
+        UserError: They are no such backbone, or which of them are is not certain.
+    """
+    wanted = seeded_backbone(name, 0, image_size)
+    shapes: dict[str, Shapes] = {name: {key: value.shape for key, value in wanted.tensors().items()}}
+    shapes |= {other: _shapes(other) for other in BACKBONES if other != name}
+    if isinstance(wanted, TimmBackbone):
+        found, state = fit(tensors, path, shapes, name, heads=wanted.heads(), resize=wanted.resized)
+    else:
+        found, state = fit(tensors, path, shapes, name)
+    backbone = wanted if found == name else seeded_backbone(found, 0)
+    backbone.load_tensors(state)
+    return backbone
+
+
+@cache
+def _shapes(name: str) -> Shapes:
+    """The names and shapes of a backbone's tensors; nothing is computed."""
+    with torch.device("meta"):
+        return {key: value.shape for key, value in make_backbone(name).tensors().items()}
+
+
+def fit(
+    tensors: Tensors,
+    path: Path,
+    shapes: Mapping[str, Shapes],
+    name: str,
+    *,
+    heads: tuple[str, ...] = _HEADS,
+    resize: Callable[[Tensors], Tensors] | None = None,
+) -> tuple[str, Tensors]:
     """The tensors of a backbone among those of a file, under the backbone's names.
 
     Args:
@@ -69,6 +111,8 @@ def fit(tensors: Tensors, path: Path, shapes: Mapping[str, Shapes], name: str) -
         path: Of it, for messages.
         shapes: Of every known backbone, by name.
         name: The backbone that is wanted. Where the names of another one fit, and this one's do not, it is the other.
+        heads: How the names of its classifier's tensors begin, which are passed over.
+        resize: Brings tensors of it that were made for another size of views to the right one.
 
     Returns:
         The backbone's name and its tensors, all of them but BatchNorm's counters where the file has none.
@@ -78,7 +122,7 @@ def fit(tensors: Tensors, path: Path, shapes: Mapping[str, Shapes], name: str) -
     """
     if tensors and all(key.startswith(_PARALLEL) for key in tensors):
         tensors = {key.removeprefix(_PARALLEL): value for key, value in tensors.items()}
-    candidates = _candidates(tensors, path)
+    candidates = _candidates(tensors, path, (*_HEADS, *heads))
     for known in (name, *(other for other in shapes if other != name)):
         fitting = [prefix for prefix, state in candidates.items() if _first_difference(state, shapes[known]) is None]
         if len(fitting) > 1:
@@ -86,22 +130,25 @@ def fit(tensors: Tensors, path: Path, shapes: Mapping[str, Shapes], name: str) -
             raise UserError(path, f"holds more than one {known} (under {which})", "save the tensors of one of them alone")
         if fitting:
             state = {key: value for key, value in candidates[fitting[0]].items() if key in shapes[known]}
+            if resize is not None and known == name:
+                state = resize(state)
             _check_values(state, shapes[known], known, path)
             return known, state
     likeliest = max(candidates.values(), key=lambda state: len(state.keys() & shapes[name].keys()))
     key = _first_difference(likeliest, shapes[name])
     what = "lacks" if key in shapes[name] else "has the unknown"
-    raise UserError(path, f"is no {name} of torchvision: it {what} tensor '{key}'", f"known backbones: {', '.join(shapes)}")
+    of = "" if "/" in name else " of torchvision"
+    raise UserError(path, f"is no {name}{of}: it {what} tensor '{key}'", f"known backbones: {', '.join(shapes)}")
 
 
-def _candidates(tensors: Tensors, path: Path) -> dict[str, Tensors]:
+def _candidates(tensors: Tensors, path: Path, heads: tuple[str, ...]) -> dict[str, Tensors]:
     """What might be the backbone: the tensors under each prefix, without the classifier that may follow."""
     candidates = {}
     for prefix in _PREFIXES:
         under = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         under = {key.removeprefix(_PARALLEL) if prefix else key: value for key, value in under.items()}
         if under:
-            candidates[prefix] = {key: value for key, value in under.items() if not key.startswith(_HEAD)}
+            candidates[prefix] = {key: value for key, value in under.items() if not key.startswith(heads)}
     if any(_USCL_NAME.fullmatch(key) for key in tensors):
         candidates["features."] = _from_uscl(tensors, path)
     return candidates or {"": {}}

@@ -15,13 +15,13 @@ import torch
 
 from uscl import checkpoint, distributed, processes, run_folder
 from uscl.average import Average
+from uscl.backbones import Backbone
 from uscl.checkpoint import Position
 from uscl.config import Config
 from uscl.diagnostics import measure, verdict
 from uscl.feed import Batch, Feed
 from uscl.methods import Method
 from uscl.metric_lines import term_names
-from uscl.models import Backbone
 from uscl.pairs import VideoIndex
 from uscl.probe import ProbeFrames, probe
 from uscl.saving import Saver

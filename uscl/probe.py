@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from uscl import sections
+from uscl.backbones import Backbone
 from uscl.diagnostics import rankme
 from uscl.draws import permutation
-from uscl.models import Backbone, normalise
+from uscl.models import normalise
 from uscl.pairs import VideoIndex
 
 # Of Wu et al. (Unsupervised feature learning via non-parametric instance discrimination, CVPR 2018), section 3.4.

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from uscl import processes, run_folder
+from uscl.backbones import Backbone
 from uscl.config import Config
-from uscl.models import Backbone, load_backbone
+from uscl.models import load_backbone
 from uscl.pairs import PairDrawer, VideoIndex, batches
 from uscl.tiers import Placement
 from uscl.views import VIEWS_A_PAIR
@@ -92,22 +93,23 @@ def initialise(backbone: Backbone, init_from: str | Path | None, config: Config)
     Raises:
         UserError: They cannot be read, or are of another architecture.
     """
-    if init_from is None:
+    if init_from is None or str(init_from) == "random":
         return {"kind": "random", "seed": config.seed}
-    loaded, provenance = load_backbone(init_from, name=config.backbone, seed=config.seed)
+    loaded, provenance = load_backbone(init_from, name=config.backbone, seed=config.seed, image_size=config.image_size)
     if loaded.name != config.backbone:
         raise UserError(init_from, f"is a {loaded.name}, and the run's backbone is {config.backbone}", f"--set backbone={loaded.name}")
-    backbone.load_state_dict(loaded.state_dict())
+    backbone.load_tensors(loaded.tensors())
     return {key: provenance[key] for key in ("kind", "sha256", "dataset_digest", "dataset_name", "clips", "clips_whole")}
 
 
-def initialised(out: Path, init_from: str | Path | None) -> dict[str, Any]:
+def initialised(out: Path, init_from: str | Path | None, config: Config) -> dict[str, Any]:
     """What a resumed run started from, as its run.json says.
 
     Raises:
         UserError: Other weights are named now.
     """
     initial: dict[str, Any] = run_folder.read_run(out).get("initial_weights") or {}
-    if init_from is not None and load_backbone(init_from)[1]["sha256"] != initial.get("sha256"):
+    named = None if init_from is None else load_backbone(init_from, name=config.backbone, image_size=config.image_size)[1]["sha256"]
+    if init_from is not None and named != initial.get("sha256"):
         raise UserError("--init-from", "differs from what this run started from", "leave it out to resume, or start anew in another --out")
     return initial

@@ -16,6 +16,7 @@ import torch
 
 from uscl import batch_norm, checkpoint, distributed, processes, run_folder, trained_on
 from uscl.average import Average
+from uscl.backbones import check_backbone
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
 from uscl.diagnostics import verdict
@@ -83,7 +84,7 @@ def pretrain(
         overrides: `key=value` settings on top of it.
         resume: Go on where the run in `out` stopped; start it where there is none.
         overwrite: Delete the run in `out` first.
-        init_from: Weights that the backbone starts from (see `load_backbone`); nothing else is taken over.
+        init_from: Weights that the backbone starts from: a run, a file, 'imagenet' or 'random' (see `load_backbone`); no more is taken.
         dry_run: Check everything and say what would be done, and write nothing.
 
     Raises:
@@ -99,6 +100,7 @@ def pretrain(
     labels = used_labels(config, index, len(data.classes))
     index = with_labels(index, labels, config.pairs.column)
     check_batches(config.seed, index, config.batch_size, config.pairs.distinct_groups)
+    check_backbone(config.backbone, config.image_size)
     device, why_device = run_device(config)
     precision, why_precision = run_precision(config, device)
     if torch.get_num_threads() != run_folder.threads():
@@ -117,7 +119,7 @@ def pretrain(
     method, backbone = make_method(config, labels.classes, labels.class_weights)
     own_method = own_file(type(method))
     found = run_folder.check(out, config, data, resume=resume, overwrite=overwrite)
-    initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from)
+    initial = initialise(backbone, init_from, config) if found is None else initialised(out, init_from, config)
     for fact in facts:
         say(fact)
     if dry_run:

@@ -15,7 +15,7 @@ from functools import cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from uscl.models import Backbone
+from uscl.backbones import Backbone, make_backbone
 
 # Dense peaks in 10^12 operations a second, from NVIDIA's data sheets: bfloat16, and TF32, in which cuDNN convolves float32. The first name
 # that the device's name holds as a word counts, so special models stand before their family.
@@ -80,7 +80,7 @@ def operations_per_view(backbone: Backbone, image_size: int, *, backward: bool =
     """Floating-point operations of convolutions and matrix products for one gray view; an addition and a multiplication are two."""
     # Two views, because BatchNorm refuses to train on a single value a channel.
     with torch.device("meta"):  # a fresh one: layers that exchange statistics between processes run on their own device alone
-        network = Backbone(backbone.name).train()
+        network = make_backbone(backbone.name, image_size).train()
     with torch.set_grad_enabled(backward), FlopCounterMode(display=False) as counter:
         features = network(torch.empty(2, 1, image_size, image_size, device="meta"))
         if backward:

@@ -96,7 +96,7 @@ RUN = """\
 
 | file | content |
 |---|---|
-| `model.safetensors` | the method's tensors; those that begin with `backbone.` have torchvision's names after it |
+| `model.safetensors` | the method's tensors; after `backbone.` stand torchvision's names, after `backbone.network.` timm's |
 | `optimizer.safetensors` | the optimizer's tensors, as `<parameter's name>.<entry>`; a parameter without a gradient so far has none |
 | `extra.safetensors` | more tensors, where the run keeps some (an average of the weights: `average.`) |
 | `state.json` | where the run stands, and the sha256 of each file |

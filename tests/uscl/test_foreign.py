@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from uscl.config import BACKBONES
 from uscl.foreign import fit, read_weights
-from uscl.models import BACKBONES, load_backbone, projector
+from uscl.models import load_backbone, projector
 from uscl.torchvision_compat import torchvision
 from usdata.errors import UserError
 

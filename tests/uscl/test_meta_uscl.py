@@ -72,7 +72,7 @@ def small_method(*overrides: str, classes: int = 0) -> MetaUSCL:
     """The method on a small backbone in float64."""
     config = load_config("meta-uscl", ["projector.hidden=5", "projector.width=4", "temperature=0.4", "meta.hidden=3", *overrides])
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("uscl.methods.method.make_backbone", lambda name: Small())
+        patched.setattr("uscl.methods.method.make_backbone", lambda name, size=None: Small())
         method = make_method(config, classes)[0]
     assert isinstance(method, MetaUSCL)
     return method.double().train()

@@ -8,7 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from uscl.models import BACKBONES, Backbone, load_backbone, normalise, projector, seeded_backbone
+from uscl.backbones import make_backbone, seeded_backbone
+from uscl.config import BACKBONES
+from uscl.models import load_backbone, normalise, projector
 from uscl.torchvision_compat import torchvision
 from usdata.errors import UserError
 
@@ -16,7 +18,7 @@ from usdata.errors import UserError
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_state_dict_loads_strictly_into_torchvision(name: str) -> None:
     network = getattr(torchvision.models, name)(weights=None)
-    backbone = Backbone(name).eval()
+    backbone = make_backbone(name).eval()
     missing, unexpected = network.load_state_dict(backbone.state_dict(), strict=False)
     assert set(missing) == {"fc.weight", "fc.bias"}
     assert unexpected == []
@@ -48,6 +50,9 @@ def test_stages_put_together_are_the_whole() -> None:
     backbone = seeded_backbone("resnet18", 0).eval()
     frames = torch.randn(2, 1, 32, 32)
     assert torch.equal(backbone.forward_from_layer4(backbone.forward_to_layer3(frames)), backbone(frames))
+    maps = backbone.stages(frames)
+    assert tuple(each.shape[1] for each in maps) == backbone.stage_widths
+    assert torch.equal(maps[-1].mean(dim=(2, 3)), backbone(frames))
 
 
 def test_normalise_and_projector() -> None:

@@ -13,10 +13,11 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from tests.uscl.tiny_set import write_set
+from uscl.backbones import seeded_backbone
 from uscl.config import load_config
 from uscl.evaluation.probes import knn_probe
 from uscl.frames import open_store
-from uscl.models import normalise, seeded_backbone
+from uscl.models import normalise
 from uscl.pairs import index_videos
 from uscl.probe import ProbeFrames, backbone_features, choose_frames, neighbour_votes, probe
 from uscl.sections import Probe

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from uscl.models import seeded_backbone
+from uscl.backbones import seeded_backbone
 from uscl.utilisation import Capacity, capacity, known_peak, operations_per_view, peak_memory_mb, peak_operations_per_s
 
 

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from uscl.backbones import Backbone, ResNet
+from uscl.config import BACKBONES, TIMM
 from uscl.evaluation import finetune, probes
 from uscl.evaluation.features import layer3_activations, pooled_features, weights_digest
 from uscl.evaluation.folds import Folds, independent_groups, plan_folds
@@ -26,7 +28,7 @@ from uscl.evaluation.guard import Guarded, guard
 from uscl.evaluation.selection import ROW, select_frames
 from uscl.evaluation.summary import EVALUATION, PREDICTIONS, REPORT, Held, summarise
 from uscl.frames import FrameStore, open_store
-from uscl.models import Backbone, load_backbone
+from uscl.models import load_backbone
 from usdata.console import progress
 from usdata.errors import UserError, nearest
 from usdata.files import atomic, write_json, write_text
@@ -77,7 +79,8 @@ def evaluate(
         kind: "linear" (logistic regression on frozen features), "knn" (nearest neighbours of frozen features) or "finetune".
         dataset: Data set folder.
         weights: What to judge, on the same folds: run folders, .safetensors files, 'random', 'imagenet'. Differences are taken to
-            'random' where it is among them, else to the first.
+            'random' where it is among them, else to the first. 'random' and 'imagenet' are of the architecture of the first run or file
+            (resnet18 where there is none); 'NAME:WEIGHTS' says another one ('timm/vit_small_patch16_224:random').
         out: Folder for the results.
         image_size: Height and width in pixels; by default the one the weights were trained at, else 224.
         seeds: Number of repetitions, each with its own folds, random weights and order of training.
@@ -100,14 +103,16 @@ def evaluate(
     _refuse_existing(out, overwrite)
     opened = open_dataset(dataset)
     names = _names(weights)
-    provenance = {name: _provenance(word) for name, word in zip(names, weights, strict=True)}
+    asked = _architectures(weights)
+    provenance = {name: _provenance(*each) for name, each in zip(names, asked, strict=True)}
+    _check_last_block(kind, trained_layers, provenance)
     frames, filtered = select_frames(opened, where=where, classes=classes)
     groups = independent_groups(frames, opened.duplicates)
     guarded = guard(
         opened,
         frames,
         groups,
-        dict(zip(names, weights, strict=True)),
+        {name: word for name, (_, word) in zip(names, asked, strict=True)},
         provenance,
         allow_overlap=allow_overlap,
         without_overlap=without_overlap,
@@ -128,9 +133,9 @@ def evaluate(
     notes: list[str] = []
     total = len(names) * sum(division.count for division in divisions)
     with progress(f"evaluating ({kind})", total, "folds") as advance:
-        for name, word in zip(names, weights, strict=True):
+        for name, (architecture, word) in zip(names, asked, strict=True):
             for division in divisions:
-                backbone, _ = load_backbone(word, seed=division.seed)
+                backbone, _ = load_backbone(word, name=architecture, seed=division.seed, image_size=size)
                 found, said = _held_out(
                     kind, backbone, store, frames, labels, division, len(class_names), epochs, trained_layers, name, advance
                 )
@@ -204,8 +209,27 @@ def _names(weights: Sequence[str]) -> list[str]:
     return names
 
 
-def _provenance(word: str) -> dict[str, Any]:
-    backbone, provenance = load_backbone(word)
+def _architectures(weights: Sequence[str]) -> list[tuple[str, str]]:
+    """Of each of the weights the backbone that is asked for, and the weights without it; a file that says what it is wins in the end."""
+    split = [word.partition(":") for word in weights]
+    named = [
+        (name, rest) if colon and (name in BACKBONES or name.startswith(TIMM)) else ("", name + colon + rest) for name, colon, rest in split
+    ]
+    first = next((word for name, word in named if not name and word not in (RANDOM, IMAGENET)), None)
+    usual = BACKBONES[0] if first is None else load_backbone(first)[0].name
+    return [(name or (usual if word in (RANDOM, IMAGENET) else BACKBONES[0]), word) for name, word in named]
+
+
+def _check_last_block(kind: str, trained_layers: str, provenance: dict[str, dict[str, Any]]) -> None:
+    if kind == "finetune" and trained_layers == "last-block":
+        for name, entry in provenance.items():
+            if entry["backbone"] not in BACKBONES:
+                reason = f"are of {entry['backbone']}, which has no last residual block that could be trained alone"
+                raise UserError(name, reason, "give --trained-layers all")
+
+
+def _provenance(architecture: str, word: str) -> dict[str, Any]:
+    backbone, provenance = load_backbone(word, name=architecture)
     return {**provenance, "weights_sha256": weights_digest(backbone)}
 
 
@@ -239,6 +263,7 @@ def _held_out(
     if kind != "finetune":
         features = pooled_features(backbone, store, rows, name=name)
     elif trained_layers == "last-block":
+        assert isinstance(backbone, ResNet)  # others have been refused
         hidden = layer3_activations(backbone, store, rows, name=name)
     else:
         pixels = store.pixels[rows]
@@ -249,7 +274,7 @@ def _held_out(
             notes += [f"{name}, seed {division.seed}, fold {number}: {line}" for line in said]
         elif kind == "knn":
             probabilities[test] = probes.knn_probe(features[train], labels[train], features[test], class_count=class_count)
-        elif trained_layers == "last-block":
+        elif isinstance(backbone, ResNet) and trained_layers == "last-block":
             fit = finetune.finetune_last_stage(backbone, hidden, labels, train, test, class_count=class_count, epochs=epochs, seed=seed)
             probabilities[test] = fit[0]
         else:

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
+from uscl.backbones import Backbone, ResNet
 from uscl.evaluation.features import choose_device
-from uscl.models import Backbone, normalise
+from uscl.models import normalise
 
 # Chosen by training loss, never by held-out rows: on 2,003 convex POCUS frames (random weights, 64 x 64, five folds, ten epochs over a
 # quarter of the training rows, last stage) the mean loss of the last epoch was 0.018 at 0.001 and 0.061 at the published 0.01.
@@ -41,7 +42,7 @@ CROP_SIDE = (0.85, 1.0)
 class LastStage(nn.Module):
     """A copy of a backbone's last residual stage with a new head: activations (N, channels, h, w) to logits (N, C)."""
 
-    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
+    def __init__(self, backbone: ResNet, head: nn.Linear) -> None:
         super().__init__()
         self.layer4 = copy.deepcopy(backbone.layer4)
         self.pool = nn.AdaptiveAvgPool2d(1)
@@ -66,7 +67,7 @@ class Classifier(nn.Module):
 
 
 def finetune_last_stage(
-    backbone: Backbone,
+    backbone: ResNet,
     hidden: torch.Tensor,
     labels: NDArray[np.int64],
     train: NDArray[np.int64],

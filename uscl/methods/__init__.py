@@ -11,10 +11,10 @@ from contextlib import nullcontext
 
 import torch
 
+from uscl.backbones import Backbone
 from uscl.config import Config
 from uscl.methods.method import Facts, Method, Outcome
 from uscl.methods.own import find_own, one_line, own_settings
-from uscl.models import Backbone
 from uscl.processes import world_size
 from usdata.errors import RecipeError, nearest
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn import functional
 
+from uscl.backbones import ResNet
 from uscl.config import Config
 from uscl.distributed import gather
 from uscl.losses import soft_info_nce, soft_targets
@@ -42,8 +43,7 @@ class HiCo(Method):
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)
-        widths: tuple[int, ...] | None = getattr(self.backbone, "stage_widths", None)
-        if widths is None:
+        if not isinstance(self.backbone, ResNet):
             reason = f"is {config.backbone}, which has no residual stages, and method 'hico' contrasts their maps"
             raise RecipeError("backbone", reason, "use a ResNet, for example backbone=resnet18, or another method")
         if not config.projector.layers:
@@ -51,7 +51,7 @@ class HiCo(Method):
             raise RecipeError("projector.layers", reason, "use --set projector.layers=1 or more")
         self.softening = config.hico.softening
         self.cross_weight = config.hico.cross_weight
-        local, medium, _ = widths
+        local, medium, _ = self.backbone.stage_widths
         self.local_projector = projector(local, config.projector)
         self.medium_projector = projector(medium, config.projector)
 
@@ -61,7 +61,8 @@ class HiCo(Method):
         Returns:
             Features (V * n, W), and the global, medium and local projections (V * n, D), view after view.
         """
-        maps: tuple[torch.Tensor, ...] = self.backbone.stages(torch.cat(tuple(views)))
+        assert isinstance(self.backbone, ResNet)
+        maps = self.backbone.stages(torch.cat(tuple(views)))
         # As the backbone's own pooling does it, so that the features are those of its forward, bit for bit.
         local, medium, features = (functional.adaptive_avg_pool2d(each, 1).flatten(1) for each in maps)
         return features, self.projector(features), self.medium_projector(medium), self.local_projector(local)

@@ -17,10 +17,11 @@ from typing import Any, ClassVar, NotRequired, Self, TypedDict
 import torch
 from torch import nn
 
+from uscl.backbones import make_backbone
 from uscl.config import Config
 from uscl.distributed import gather
 from uscl.losses import masked_cross_entropy
-from uscl.models import make_backbone, projector
+from uscl.models import projector
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Method(nn.Module):
         self.temperature = config.temperature
         self.label_weight = config.labels.weight
         self.classifier_on = config.labels.classifier_on
-        self.backbone = make_backbone(config.backbone)
+        self.backbone = make_backbone(config.backbone, config.image_size)
         self.projector = projector(self.backbone.width, config.projector)
         self.projection_width = config.projector.width if config.projector.layers else self.backbone.width
         read = self.backbone.width if self.classifier_on == "features" else self.projection_width

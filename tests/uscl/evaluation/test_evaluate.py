@@ -17,12 +17,13 @@ from safetensors.torch import save_file
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from tests.uscl.evaluation.texture_set import video_name, write_texture_set
+from uscl.backbones import seeded_backbone
 from uscl.evaluation import EvaluationResult, _names, evaluate
 from uscl.evaluation.features import layer3_activations, pooled_features
 from uscl.evaluation.finetune import flip_and_crop
 from uscl.evaluation.report import answer, print_evaluation
 from uscl.frames import open_store
-from uscl.models import load_backbone, seeded_backbone
+from uscl.models import load_backbone
 from usdata.errors import UserError
 from usdata.manifest import open_dataset
 

@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from tests.uscl.evaluation.scan_sets import build_scans, cropped, smaller_and_brighter, tissue
+from uscl.backbones import seeded_backbone
 from uscl.cli import app
 from uscl.evaluation import EvaluationResult, evaluate
-from uscl.models import seeded_backbone
 from uscl.train import pretrain
 from usdata.errors import UserError
 from usdata.manifest import open_dataset

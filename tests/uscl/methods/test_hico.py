@@ -11,12 +11,12 @@ import torch
 from torch.nn import functional
 
 from tests.uscl.tiny_set import metrics_of, write_set
+from uscl.backbones import make_backbone
 from uscl.config import load_config
 from uscl.gradient_cache import cached_gradients
 from uscl.losses import nt_xent, soft_info_nce, soft_targets
 from uscl.methods import Facts, make_method
 from uscl.methods.hico import HiCo
-from uscl.models import make_backbone
 from uscl.train import pretrain
 from usdata.errors import RecipeError
 
@@ -169,7 +169,7 @@ def test_what_it_cannot_contrast_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     class Plain(torch.nn.Module):
         width = 4
 
-    monkeypatch.setattr("uscl.methods.method.make_backbone", lambda name: Plain())
+    monkeypatch.setattr("uscl.methods.method.make_backbone", lambda name, size=None: Plain())
     with pytest.raises(RecipeError, match=r"backbone: is resnet18, which has no residual stages") as caught:
         HiCo(load_config("hico"), 0)
     assert "\n" not in str(caught.value)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tests.uscl.tiny_set import write_set
 from uscl import torchvision_compat  # noqa: F401 - lightly imports torchvision
 from uscl.average import Average
+from uscl.backbones import seeded_backbone
 from uscl.config import load_config
 from uscl.feed import Feed
 from uscl.frames import open_store
@@ -22,7 +23,6 @@ from uscl.gradient_cache import cached_gradients
 from uscl.losses import info_nce
 from uscl.methods import Facts, make_method
 from uscl.methods.moco import MoCo
-from uscl.models import seeded_backbone
 from uscl.optimizers import make_optimizer
 from uscl.pairs import index_videos
 from uscl.step import Step
