@@ -73,7 +73,7 @@ def summarise(
     draws = np.concatenate([draws, metrics.left_out_draws(len(group_names))])
     reference = "random" if "random" in names else names[0]
     resampled: dict[str, dict[str, Resampled]] = {}
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name in names:
         own = [entry for entry in held if entry.weights == name]
         levels = {}
@@ -134,24 +134,24 @@ def _level(
     pooled = metrics.concatenate(per_seed)
     class_items = metrics.group_confusions(per_seed[0], draws.shape[1]).sum(axis=2)
     quantile = metrics.widened_quantile(class_items)
+    groups = float(metrics.effective_groups(class_items).sum())
     resampled = metrics.resample(per_seed, draws)
     by_seed = [{"seed": entry.seed, **metrics.scores(items)} for entry, items in zip(own, per_seed, strict=True)]
     rows = metrics.pooled_per_class(per_seed)
     return {
         "items": len(per_seed[0].truth),
         "pooled": metrics.pooled_scores(per_seed),
-        "interval": {name: _interval(resampled.overall[name], quantile) for name in metrics.METRICS},
+        "interval": {
+            name: _interval(resampled.overall[name], quantile, None if name in metrics.LOWER_IS_BETTER else groups)
+            for name in metrics.METRICS
+        },
         "quantile": quantile,
         "over_folds": {name: metrics.spread([fold[name] for fold in per_fold]) for name in metrics.METRICS},
         "over_seeds": {name: metrics.spread([seed[name] for seed in by_seed]) for name in metrics.METRICS},
         "per_fold": per_fold,
         "per_seed": by_seed,
         "per_class": [
-            {
-                "class": name,
-                **rows[index],
-                "interval": {metric: _interval(resampled.by_class[metric][:, index], quantile) for metric in metrics.CLASS_METRICS},
-            }
+            {"class": name, **rows[index], "interval": _class_intervals(resampled, class_items, index)}
             for index, name in enumerate(class_names)
         ],
         "confusion": metrics.confusion(pooled).tolist(),
@@ -159,10 +159,17 @@ def _level(
     }, resampled
 
 
-def _interval(values: NDArray[np.float64], quantile: float) -> list[float] | None:
+def _class_intervals(resampled: Resampled, class_items: NDArray[np.int64], index: int) -> dict[str, list[float] | None]:
+    """Of one class' metrics: widened by its own groups, which are fewer than all."""
+    own = class_items[:, [index]]
+    quantile, groups = metrics.widened_quantile(own), float(metrics.effective_groups(own).sum())
+    return {metric: _interval(resampled.by_class[metric][:, index], quantile, groups) for metric in metrics.CLASS_METRICS}
+
+
+def _interval(values: NDArray[np.float64], quantile: float, groups: float | None) -> list[float] | None:
     """Of a metric: from its values over the resamples, and over the groups left out, which follow them; None where it is not defined."""
     skew = metrics.acceleration(values[metrics.RESAMPLES :])
-    return _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=quantile, skew=skew))
+    return _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=quantile, skew=skew, groups=groups))
 
 
 def _defined(ends: list[float]) -> list[float] | None:

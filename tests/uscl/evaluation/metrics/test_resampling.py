@@ -9,7 +9,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from scipy.stats import norm, t
+from scipy.stats import binomtest, norm, t
 
 from tests.uscl.evaluation.metrics.test_points import random_predictions
 from uscl.evaluation import metrics
@@ -124,6 +124,15 @@ def test_acceleration_moves_both_ends_towards_the_long_tail() -> None:
     assert metrics.interval(resampled, quantile=2.2, skew=0.05) == pytest.approx([-2.2 / 1.11, 2.2 / 0.89], abs=0.001)
     assert metrics.interval(resampled, quantile=2.2, skew=0.6)[1] == resampled.max(), "past the turning point: the last resample"
     assert metrics.acceleration(np.full(5, 0.7)) == 0
+
+
+def test_all_right_is_not_certain() -> None:
+    """Of 12 groups all are right: by the binomial 12 of 12 have [0.735, 1] (Clopper and Pearson 1934)."""
+    always = np.ones(50)
+    assert metrics.interval(always, groups=12) == [pytest.approx(binomtest(12, 12).proportion_ci(0.95, "exact").low), 1.0]
+    assert metrics.interval(1 - always, groups=12) == [0.0, pytest.approx(binomtest(0, 12).proportion_ci(0.95, "exact").high)]
+    assert metrics.interval(always) == [1, 1], "not for differences, or what is no share"
+    assert metrics.interval(np.array([1.0, 1.0, 0.9]), groups=12)[1] == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("groups", [30])
