@@ -148,6 +148,35 @@ def coverage(groups: int, signals: tuple[float, float], runs: int, population: i
     }
 
 
+def recall_coverage(groups: int, signals: tuple[float, float], runs: int, population: int = POPULATION // 2) -> dict[str, list[float]]:
+    """How often the interval of each class' recall, as `uscl evaluate` gives it, holds the truth, and a plain percentile interval does."""
+    generator = np.random.default_rng(1)
+    sums = {level: np.zeros((3, 3)) for level in ("frame", "video")}
+    for _ in range(population // AT_ONCE):
+        for level, models in on_levels(*draw_patients(generator, AT_ONCE, signals)).items():
+            sums[level] += metrics.confusion(models[0])
+    covered: dict = defaultdict(list)
+    for run in range(runs):
+        drawn = on_levels(*draw_patients(np.random.default_rng([groups, run, 1]), groups, signals))
+        draws = metrics.bootstrap_draws(groups, resamples=RESAMPLES, seed=run)
+        every = np.concatenate([draws, metrics.left_out_draws(groups)])
+        for level, models in drawn.items():
+            truth = np.diagonal(sums[level]) / sums[level].sum(axis=1)
+            own = metrics.group_confusions(models[0], groups)
+            found = metrics.resample([models[0]], every).by_class["recall"]
+            for index in np.flatnonzero(own.sum(axis=(0, 2))):
+                items, values = own.sum(axis=2)[:, [index]], found[:, index]
+                ours = {
+                    "quantile": metrics.widened_quantile(items),
+                    "skew": metrics.acceleration(values[RESAMPLES:]),
+                    "groups": float(metrics.effective_groups(items).sum()),
+                }
+                for kind, settings in (("one class' own groups", ours), ("percentile", {})):
+                    low, high = metrics.interval(values[:RESAMPLES], **settings)
+                    covered[f"{kind}, {level}", index].append(low <= truth[index] <= high)
+    return {kind: [float(np.mean(covered[kind, index])) for index in range(3)] for kind, _ in covered}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=400)
@@ -171,6 +200,10 @@ def main() -> None:
         for told, wanted in (("metrics", False), ("differences", True)):
             all_ = [v["covered"] for found in results.values() for c, v in found[kind].items() if c.endswith("difference") == wanted]
             print(f"{kind:36} {told:12} {100 * min(all_):5.1f} to {100 * max(all_):5.1f}")
+    print("\nRecall of each class (shares 40, 25 and 35 %), 30 groups:")
+    for signal, signals in SIGNALS.items():
+        for kind, shares in recall_coverage(30, signals, given.runs // 2).items():
+            print(f"{signal:8} {kind:32} " + ", ".join(f"{100 * share:.1f}" for share in shares), flush=True)
     if given.json:
         given.json.write_text(json.dumps(results, indent=1), encoding="utf-8")
 

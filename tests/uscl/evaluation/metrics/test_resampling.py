@@ -148,6 +148,7 @@ def test_intervals_cover_and_those_of_frames_do_not(groups: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("groups", [30, 60])
 @pytest.mark.parametrize("signal", ["weak", "strong"])
 def test_coverage_is_nominal(groups: int, signal: str) -> None:
