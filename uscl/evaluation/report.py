@@ -42,7 +42,10 @@ METRIC_NAMES = {
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auroc": "AUROC",
+    "average_precision": "average precision",
     "calibration_error": "calibration error",
+    "brier_score": "Brier score",
+    "log_loss": "log loss",
 }
 
 
@@ -165,8 +168,8 @@ def protocol(summary: dict[str, Any]) -> list[str]:
         "Every figure is over held-out frames, and nothing was chosen on them.",
         "A video's probabilities are the mean of its frames'. Balanced accuracy (mean recall), macro F1 and AUROC (one against the rest)"
         " are means over the classes that occur among the held-out items.",
-        f"Brackets hold 95 % of {summary['interval']['resamples']} resamples of whole groups. They say how much the choice of held-out"
-        " groups matters, not how much another training would.",
+        f"Brackets are 95 % intervals from {summary['interval']['resamples']} resamples of whole groups, widened for few groups of unequal"
+        " size. They say how much the choice of held-out groups matters, not how much another training would.",
         f"Frames are resized to {settings['image_size']} × {settings['image_size']}, and predicted whole, without augmentation.",
     ]
     if settings["kind"] == "linear":

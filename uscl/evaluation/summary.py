@@ -1,16 +1,17 @@
 """From held-out probabilities to everything that `evaluation.json` holds.
 
-In: the folds and, for each of the weights and seeds, every frame's probabilities. Out: plain dictionaries: metrics by frame and by video,
-for each fold and pooled, intervals over resampled groups, paired differences, confusion matrices.
+In: the folds and, for each of the weights and seeds, every frame's probabilities. Out: plain dictionaries: metrics by frame, video and
+patient, for each fold, each seed and pooled, intervals over resampled groups, paired differences, confusion matrices, reliability.
 
-Pooled means: the predictions of all folds (and seeds) together, each made by the model that did not see the frame. AUROC ranks
-probabilities of one division's models against each other, so its pooled value is the mean over seeds.
+Pooled means: the predictions of all folds (and seeds) together, each made by the model that did not see the frame. AUROC and average
+precision rank probabilities of one division's models against each other, so their pooled values are means over seeds.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,16 +21,26 @@ from numpy.typing import NDArray
 
 from uscl.evaluation import metrics
 from uscl.evaluation.folds import Folds
-from uscl.evaluation.metrics import Predictions
+from uscl.evaluation.metrics import Predictions, Resampled
 from usdata.manifest import DataSet
 
 EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FEW_GROUPS = 20
+FEW_GROUPS_OF_A_CLASS = 5
 BOOTSTRAP_SEED = 0
-LEVELS = ("frame", "video")
+LEVELS: dict[str, Callable[[Predictions, NDArray[np.int64]], Predictions]] = {
+    "frame": lambda frames, videos: frames,
+    "video": metrics.by_video,
+    "video_vote": metrics.by_video_vote,
+    "patient": metrics.by_patient,
+}
+INTERVAL = (
+    "independent groups drawn with replacement, all seeds of a group together; accelerated percentiles for metrics and plain percentiles"
+    " for differences, widened for few groups of unequal size"
+)
 
 
 @dataclass(frozen=True)
@@ -58,9 +69,11 @@ def summarise(
     group_names, group = np.unique(groups, return_inverse=True)
     videos = np.unique(frames["video_id"].to_numpy(dtype=str), return_inverse=True)[1]
     draws = metrics.bootstrap_draws(len(group_names), seed=BOOTSTRAP_SEED)
+    # Resamples first, then the jackknife's rows: one pass gives both.
+    draws = np.concatenate([draws, metrics.left_out_draws(len(group_names))])
     reference = "random" if "random" in names else names[0]
-    resampled: dict[str, dict[str, dict[str, NDArray[np.float64]]]] = {}
-    entries = []
+    resampled: dict[str, dict[str, Resampled]] = {}
+    entries: list[dict[str, Any]] = []
     for name in names:
         own = [entry for entry in held if entry.weights == name]
         levels = {}
@@ -87,8 +100,14 @@ def summarise(
         "weights": entries,
         "reference": reference if len(names) > 1 else None,
         "differences": _differences(names, reference, entries, resampled) if len(names) > 1 else [],
-        "interval": {"method": "percentile, independent groups drawn with replacement", "level": 0.95, "resamples": len(draws)},
-        "notes": _notes(divisions, labels, class_names, len(group_names)) + notes,
+        "interval": {
+            "method": INTERVAL,
+            "level": metrics.LEVEL,
+            "resamples": metrics.RESAMPLES,
+            "groups": len(group_names),
+            "quantiles": {level: entries[0]["levels"][level]["quantile"] for level in LEVELS},
+        },
+        "notes": _notes(divisions, labels, class_names, group) + notes,
         "versions": _versions(),
     }
 
@@ -102,55 +121,85 @@ def _level(
     videos: NDArray[np.int64],
     draws: NDArray[np.int64],
     class_names: list[str],
-) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]]]:
-    """All metrics of one of the weights by frame or by video, and the resampled values."""
+) -> tuple[dict[str, Any], Resampled]:
+    """All metrics of one of the weights on one level, and the resampled values."""
     per_seed, per_fold = [], []
     for entry in own:
         division = divisions[entry.seed]
         frames = Predictions(labels, entry.probabilities, group)
-        items = metrics.by_video(frames, videos) if level == "video" else frames
-        per_seed.append(items)
+        per_seed.append(LEVELS[level](frames, videos))
         for number, _, test in division:
-            held_out = frames.take(test)
-            held_out = metrics.by_video(held_out, videos[test]) if level == "video" else held_out
+            held_out = LEVELS[level](frames.take(test), videos[test])
             per_fold.append({"seed": entry.seed, "fold": number, "items": len(held_out.truth), **metrics.scores(held_out)})
     pooled = metrics.concatenate(per_seed)
-    values = metrics.scores(pooled)
-    aurocs = [metrics.auroc(items) for items in per_seed]
-    values["auroc"] = None if None in aurocs else float(np.mean([area for area in aurocs if area is not None]))
-    resampled = metrics.resampled_scores(metrics.group_confusions(pooled, draws.shape[1]), draws)
-    names = [name for name in values if name != "majority_rate"]
+    class_items = metrics.group_confusions(per_seed[0], draws.shape[1]).sum(axis=2)
+    quantile = metrics.widened_quantile(class_items)
+    groups = float(metrics.effective_groups(class_items).sum())
+    resampled = metrics.resample(per_seed, draws)
+    by_seed = [{"seed": entry.seed, **metrics.scores(items)} for entry, items in zip(own, per_seed, strict=True)]
+    rows = metrics.pooled_per_class(per_seed)
     return {
         "items": len(per_seed[0].truth),
-        "pooled": values,
-        "interval": {name: metrics.interval(resampled[name]) for name in metrics.RESAMPLED_METRICS},
-        "over_folds": {name: metrics.spread([fold[name] for fold in per_fold]) for name in names},
+        "pooled": metrics.pooled_scores(per_seed),
+        "interval": {
+            name: _interval(resampled.overall[name], quantile, None if name in metrics.LOWER_IS_BETTER else groups)
+            for name in metrics.METRICS
+        },
+        "quantile": quantile,
+        "over_folds": {name: metrics.spread([fold[name] for fold in per_fold]) for name in metrics.METRICS},
+        "over_seeds": {name: metrics.spread([seed[name] for seed in by_seed]) for name in metrics.METRICS},
         "per_fold": per_fold,
-        "per_class": [{"class": name, **row} for name, row in zip(class_names, metrics.per_class(pooled), strict=True)],
+        "per_seed": by_seed,
+        "per_class": [
+            {"class": name, **rows[index], "interval": _class_intervals(resampled, class_items, index)}
+            for index, name in enumerate(class_names)
+        ],
         "confusion": metrics.confusion(pooled).tolist(),
+        "reliability": metrics.reliability(pooled),
     }, resampled
 
 
+def _class_intervals(resampled: Resampled, class_items: NDArray[np.int64], index: int) -> dict[str, list[float] | None]:
+    """Of one class' metrics: widened by its own groups, which are fewer than all."""
+    own = class_items[:, [index]]
+    quantile, groups = metrics.widened_quantile(own), float(metrics.effective_groups(own).sum())
+    return {metric: _interval(resampled.by_class[metric][:, index], quantile, groups) for metric in metrics.CLASS_METRICS}
+
+
+def _interval(values: NDArray[np.float64], quantile: float, groups: float | None) -> list[float] | None:
+    """Of a metric: from its values over the resamples, and over the groups left out, which follow them; None where it is not defined."""
+    skew = metrics.acceleration(values[metrics.RESAMPLES :])
+    return _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=quantile, skew=skew, groups=groups))
+
+
+def _defined(ends: list[float]) -> list[float] | None:
+    return ends if np.isfinite(ends).all() else None
+
+
 def _differences(
-    names: list[str], reference: str, entries: list[dict[str, Any]], resampled: dict[str, dict[str, dict[str, NDArray[np.float64]]]]
+    names: list[str], reference: str, entries: list[dict[str, Any]], resampled: dict[str, dict[str, Resampled]]
 ) -> list[dict[str, Any]]:
-    """Each of the weights less the reference, by the same resamples of groups."""
-    pooled = {entry["name"]: {level: entry["levels"][level]["pooled"] for level in LEVELS} for entry in entries}
+    """Each of the weights less the reference, by the same resamples of groups; metrics that are not defined are left out."""
+    levels_of = {entry["name"]: entry["levels"] for entry in entries}
     found = []
     for name in names:
         if name == reference:
             continue
         for level in LEVELS:
-            for metric in metrics.RESAMPLED_METRICS:
-                low, high = metrics.interval(resampled[name][level][metric] - resampled[reference][level][metric])
-                difference = pooled[name][level][metric] - pooled[reference][level][metric]
+            own, other = levels_of[name][level], levels_of[reference][level]
+            for metric in metrics.METRICS:
+                values = resampled[name][level].overall[metric] - resampled[reference][level].overall[metric]
+                ends = _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=own["quantile"]))
+                if ends is None or own["pooled"][metric] is None or other["pooled"][metric] is None:
+                    continue
+                low, high = ends
                 found.append(
                     {
                         "weights": name,
                         "reference": reference,
                         "level": level,
                         "metric": metric,
-                        "difference": difference,
+                        "difference": own["pooled"][metric] - other["pooled"][metric],
                         "interval": [low, high],
                         "established": low > 0 or high < 0,
                     }
@@ -194,12 +243,23 @@ def _notes(
     divisions: list[Folds],
     labels: NDArray[np.int64],
     class_names: list[str],
-    group_count: int,
+    group: NDArray[np.int64],
 ) -> list[str]:
     """What a reader must know beside the figures; each line is there only where it is true."""
     notes = []
+    group_count = int(group.max()) + 1
     if group_count < FEW_GROUPS:
-        notes.append(f"With {group_count} independent groups the intervals are rough, and rather too narrow than too wide.")
+        notes.append(f"With {group_count} independent groups the intervals are rough.")
+    in_group = np.unique(np.stack([group, labels], axis=1), axis=0)
+    for index, name in enumerate(class_names):
+        count = int((in_group[:, 1] == index).sum())
+        if count < FEW_GROUPS_OF_A_CLASS:
+            told = f"{count} independent group{'s' if count != 1 else ''}"
+            notes.append(f"Class '{name}' stands in {told}: how its figures would change with others can hardly be told from so few.")
+    several = int((np.bincount(in_group[:, 0]) > 1).sum())
+    if several:
+        which = f"{several} independent group{' holds' if several == 1 else 's hold'} videos of several classes"
+        notes.append(f"{which}; by patient each gives one item for each of its classes.")
     for division in divisions:
         for number, _, test in division:
             missing = [name for index, name in enumerate(class_names) if not (labels[test] == index).any()]

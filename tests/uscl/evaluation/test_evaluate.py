@@ -77,6 +77,7 @@ def test_written_predictions_give_the_written_metrics(result: EvaluationResult) 
     table = pd.read_parquet(result.folder / "predictions.parquet")
     classes = summary["dataset"]["classes"]
     assert classes == ["across", "blotches", "down"]
+    assert summary["format_version"] == 2
     for entry in summary["weights"]:
         own = table[table["weights"] == entry["name"]]
         assert len(own) == 2 * 72
@@ -91,6 +92,21 @@ def test_written_predictions_give_the_written_metrics(result: EvaluationResult) 
         videos = own.groupby(["seed", "video_id"]).agg({**dict.fromkeys(columns, "mean"), "label": "first"})
         named = np.array(classes)[videos[columns].to_numpy().argmax(axis=1)]
         assert entry["levels"]["video"]["pooled"]["accuracy"] == pytest.approx(accuracy_score(videos["label"], named))
+        patients = own.groupby(["seed", "independent_group", "label", "video_id"])[columns].mean().groupby(level=[0, 1, 2]).mean()
+        named = np.array(classes)[patients.to_numpy().argmax(axis=1)]
+        patient = entry["levels"]["patient"]
+        assert patient["pooled"]["accuracy"] == pytest.approx(accuracy_score(patients.index.get_level_values("label"), named))
+        assert patient["items"] == 12
+        votes = own.groupby(["seed", "video_id"]).agg(label=("label", "first"), named=("predicted", lambda frames: frames.mode().tolist()))
+        sure = votes[votes["named"].map(len) == 1]
+        right = (sure["label"] == sure["named"].map(lambda names: names[0])).sum()
+        assert right <= round(entry["levels"]["video_vote"]["pooled"]["accuracy"] * len(votes)) <= right + len(votes) - len(sure)
+        for level in entry["levels"].values():
+            assert sum(row["count"] for row in level["reliability"]) == 2 * level["items"]
+            assert [row["seed"] for row in level["per_seed"]] == [0, 1]
+            assert level["over_seeds"]["auroc"]["mean"] == pytest.approx(level["pooled"]["auroc"])
+            for metric, (low, high) in level["interval"].items():
+                assert low <= level["pooled"][metric] <= high, metric
         low, high = frame["interval"]["balanced_accuracy"]
         assert 0 <= low <= frame["pooled"]["balanced_accuracy"] <= high <= 1
 
