@@ -20,7 +20,7 @@ from uscl.backbones import check_backbone
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
 from uscl.diagnostics import verdict
-from uscl.export import export_backbone
+from uscl.exporting.backbone_file import export_backbone
 from uscl.feed import Feed
 from uscl.frames import open_store
 from uscl.labels import used_labels, with_labels
