@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from uscl.backbones import Backbone
+from uscl.config import BACKBONES
 from uscl.evaluation.features import choose_device, weights_digest
 from uscl.evaluation.selection import ROW, matching_frames
 from uscl.frames import FrameStore, open_store
@@ -142,12 +143,12 @@ def sized_backbone(weights: str | Path, image_size: int | None) -> tuple[Backbon
     if image_size is not None and image_size < LEAST_IMAGE_SIZE:
         raise UserError(f"--image-size {image_size}", f"is too small, the least is {LEAST_IMAGE_SIZE}")
     name, word = named_architecture(str(weights))
-    named = {"name": name} if name else {}
-    backbone, provenance = load_backbone(word, image_size=image_size, **named)
+    name = name or BACKBONES[0]
+    backbone, provenance = load_backbone(word, name=name, image_size=image_size)
     size = image_size or provenance["image_size"] or DEFAULT_IMAGE_SIZE
     if image_size is None and provenance["image_size"] is None:
         # A transformer is made for one size, which is not timm's own where nobody says it.
-        backbone, provenance = load_backbone(word, image_size=size, **named)
+        backbone, provenance = load_backbone(word, name=name, image_size=size)
     return backbone, provenance, size
 
 
