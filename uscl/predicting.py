@@ -119,7 +119,7 @@ def predict(
 
 
 def _parquet() -> dict[str, Any]:
-    names = [*(name for name, _, _, _ in KEYS), "predicted", "overlap"]
+    names = [*(name for name, _, _, _ in KEYS), "predicted", "overlap", "overlap_in"]
     return {"compression": "zstd", "version": "2.6", "use_dictionary": names, "write_page_index": True}
 
 
@@ -150,11 +150,14 @@ def _video_table(
     told = {
         "frames": "frames of the clip that were predicted",
         "overlap": "why the clip is not new to the model: file, packets, luma, pixels, content, view, patient or group; null = it is new",
+        "overlap_in": "the data set, of the fit or of the pretraining before it, in which it or its like stands; null = none or not known",
     }
     fields += [pa.field("frames", pa.int64(), nullable=False, metadata={"description": told["frames"]}), *_class_fields(classifier.classes)]
-    fields += [pa.field("overlap", pa.string(), nullable=True, metadata={"description": told["overlap"]})]
-    kinds = [seen[name].kind if name in seen else None for name in first["video_id"]]
-    columns += [pa.array(counts), *_class_columns(classifier, probabilities), pa.array(kinds, type=pa.string())]
+    fields += [pa.field(name, pa.string(), metadata={"description": told[name]}) for name in ("overlap", "overlap_in")]
+    found = [seen.get(name) for name in first["video_id"]]
+    columns += [pa.array(counts), *_class_columns(classifier, probabilities)]
+    columns.append(pa.array([None if each is None else each.kind for each in found], type=pa.string()))
+    columns.append(pa.array([None if each is None else each.trained_in for each in found], type=pa.string()))
     return pa.Table.from_arrays(columns, schema=pa.schema(fields, metadata=metadata))
 
 
@@ -166,13 +169,11 @@ def _compared(model: Path, dataset: DataSet, video_ids: Sequence[str]) -> tuple[
     seen = seen_clips(record, dataset, video_ids)
     notes = []
     if seen:
-        labels = sum(each.kind in SAME_SCAN and record.rows[each.place]["labels_used"] for each in seen)
-        kinds = Counter("the same scan" if each.kind in SAME_SCAN else f"the same {each.kind}" for each in seen)
-        told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-        also = f"; of {labels} the label was fitted too" if labels else ""
+        kinds = Counter((each.trained_in or "unknown", "scan" if each.kind in SAME_SCAN else each.kind) for each in seen)
+        told = ", ".join(f"{count} by {kind} in {name}" for (name, kind), count in sorted(kinds.items()))
         notes.append(
-            f"{len(seen)} of {len(video_ids)} clips are not new to this model ({told}{also}): what it says of them is better than it is. "
-            "They are named in the column overlap of videos.parquet."
+            f"{len(seen)} of {len(video_ids)} clips are not new to this model or its weights ({told}): how it does on them says nothing of "
+            "how good it is. The column overlap of videos.parquet has which."
         )
     if not record.whole:
         notes.append("Its weights were trained on clips that are not all known, so more may not be new.")

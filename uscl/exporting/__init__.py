@@ -108,7 +108,7 @@ def _export_backbone(
 ) -> tuple[float | None, int]:
     from uscl.embedding import described, sized_backbone
     from uscl.exporting.backbone_file import card_facts, metadata_of, torchvision_usage
-    from uscl.exporting.model_card import backbone_card, evaluation_section
+    from uscl.exporting.model_card import backbone_card, evaluation_section, frames_told
     from uscl.exporting.onnx_graph import onnx_usage, write_onnx
     from uscl.exporting.tensor_file import write_tensors
     from uscl.exporting.timm_folder import write_timm
@@ -122,9 +122,9 @@ def _export_backbone(
     found: tuple[float | None, int] = (None, 0)
     if format == "safetensors":
         write_tensors(folder / name, backbone.tensors(), metadata_of(backbone, facts))
-        usage = torchvision_usage(backbone, name)
+        usage = f"{torchvision_usage(backbone, name)}\n\n{frames_told(facts)}"
     elif format == "timm":
-        usage = write_timm(folder, backbone, facts, size)
+        usage = f"{write_timm(folder, backbone, facts, size)}\n\n{frames_told(facts)}"
     else:
         frames = _frames(dataset, size)
         # The digests of the clips are for the leakage guard, which reads no ONNX.

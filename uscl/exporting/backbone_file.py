@@ -12,7 +12,7 @@ from typing import Any
 
 from uscl.backbones import PIXEL_MEAN, PIXEL_STD, Backbone, TimmBackbone
 from uscl.config import TIMM
-from uscl.exporting.model_card import backbone_card
+from uscl.exporting.model_card import backbone_card, frames_told
 from uscl.exporting.tensor_file import write_tensors
 from uscl.models import EXPORTED_BACKBONE
 from usdata.files import sha256_file, write_text
@@ -36,7 +36,7 @@ def export_backbone(run: Path, backbone: Backbone, facts: dict[str, Any]) -> dic
     path = run / EXPORTED_BACKBONE
     write_tensors(path, backbone.tensors(), metadata_of(backbone, facts))
     digest = sha256_file(path)
-    usage = torchvision_usage(backbone, path.name)
+    usage = f"{torchvision_usage(backbone, path.name)}\n\n{frames_told(facts)}"
     write_text(path.parent / "README.md", backbone_card(card_facts(backbone, facts), usage, {path.name: digest}))
     loads_into = f"torchvision.models.{backbone.name} (strictly, but for fc) and timm's {backbone.name}"
     if isinstance(backbone, TimmBackbone):

@@ -58,7 +58,7 @@ def backbone_card(facts: Mapping[str, Any], usage: str, files: Mapping[str, str]
         _head(),
         f"# {title}",
         f"A network that turns a gray frame of ultrasound into {facts['width']} features.",
-        f"## Use\n\n{usage}\n\n{_input(facts)}",
+        f"## Use\n\n{usage}",
         "## Training data\n\n" + _data(facts),
         "## Training\n\n" + _training(facts),
         "## Evaluation\n\n"
@@ -80,13 +80,13 @@ def classifier_card(about: Mapping[str, Any], usage: str | None = None, files: M
     kept = "\n\nIt keeps the features of every frame that it was fitted on, and votes by them." if about["head"] == "knn" else ""
     from_set = f", pretrained on {_text(str(weights['dataset_name']))}" if weights.get("dataset_name") else ""
     weights_told = f"{_text(str(weights['kind']))} weights{from_set}"
-    usage = usage or "```sh\nuscl predict SET --model MODEL --out PREDICTIONS\n```"
+    usage = usage or f"```sh\nuscl predict SET --model MODEL --out PREDICTIONS\n```\n\n{frames_told(about)}"
     files = files or {about["file"]: about["sha256"]}
     sections = [
         _head("image-classification"),
         f"# {len(about['classes'])} classes of {_text(data['name'])}: a classifier of ultrasound frames",
         f"{told[about['head']].capitalize()}: {_text(about['backbone'])}, {weights_told}; {settings}.{kept}",
-        f"## Use\n\n{usage}\n\n{_input(about)}",
+        f"## Use\n\n{usage}",
         f"## Training data\n\n{data['frames']:,} frames of {data['videos']:,} clips in {data['groups']:,} groups of {_text(data['name'])}"
         f"{where}; digest `{_hexadecimal(data['digest'])}`.\n\n"
         + _table(("class", "frames", "clips", "groups"), rows)
@@ -165,7 +165,8 @@ def _head(task: str = "image-feature-extraction") -> str:
     return "---\n" + yaml.safe_dump(head, sort_keys=False) + "---"
 
 
-def _input(facts: Mapping[str, Any]) -> str:
+def frames_told(facts: Mapping[str, Any]) -> str:
+    """Markdown: how frames are prepared for a network, by its `image_size`."""
     size = facts.get("image_size")
     resized = f" resized to {size} x {size} (aspect ignored)" if size else ""
     return (

@@ -175,4 +175,5 @@ session = onnxruntime.InferenceSession("{file}")
 {outputs}{"," if classes is None else ""} = session.run(None, {{"frames": frames}})
 ```
 
-`frames` are (N, 1, {size}, {size}) {input_type}, gray levels from 0 to 255, any number at a time: the graph normalises them.{told}"""
+`frames` are (N, 1, {size}, {size}) {input_type}: gray, resized to {size} x {size} (aspect ignored), levels from 0 to 255; any number
+of them at a time. The graph normalises them.{told}"""
