@@ -17,6 +17,7 @@ import yaml
 
 from uscl.backbones import PIXEL_MEAN, PIXEL_STD
 from uscl.recipe_list import list_recipes
+from uscl.run_folder import TRAINED_ON
 from usdata.errors import UserError
 
 _MARKUP = re.compile(r"([\\`*_\[\]#!|~$<>])")
@@ -80,6 +81,7 @@ def classifier_card(about: Mapping[str, Any], usage: str | None = None, files: M
     kept = "\n\nIt keeps the features of every frame that it was fitted on, and votes by them." if about["head"] == "knn" else ""
     from_set = f", pretrained on {_text(str(weights['dataset_name']))}" if weights.get("dataset_name") else ""
     weights_told = f"{_text(str(weights['kind']))} weights{from_set}"
+    private = "" if files else f"\n\n`{TRAINED_ON}` beside it holds small pictures of patients: leave it behind where the data may not go."
     usage = usage or f"```sh\nuscl predict SET --model MODEL --out PREDICTIONS\n```\n\n{frames_told(about)}"
     files = files or {about["file"]: about["sha256"]}
     sections = [
@@ -96,7 +98,7 @@ def classifier_card(about: Mapping[str, Any], usage: str | None = None, files: M
         "and labels does.",
         "## Intended use and limits\n\nWhat it says of a frame is a guess at one of its classes, whatever the frame shows.\n\n" + _LIMITS,
         "## Citation\n\n" + _cited(weights),
-        "## Files\n\n" + _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()]),
+        "## Files\n\n" + _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()]) + private,
     ]
     return "\n\n".join(sections) + "\n"
 
