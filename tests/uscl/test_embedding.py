@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import cv2
@@ -88,13 +89,26 @@ def test_features_are_those_of_torchvisions_network(
     assert not any(str(weights.parent) in value for value in metadata.values())
 
 
-def test_threads_change_no_byte(unlabelled: Path, tmp_path: Path) -> None:
-    files = []
+def test_threads_change_no_byte(unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor what decides about the last bits of a sum: how many frames pass at once, and how many threads share a pass."""
+    forward = Backbone.__call__
+    passes: list[tuple[int, int]] = []
+
+    def watched(self: Backbone, frames: torch.Tensor) -> torch.Tensor:
+        passes.append((len(frames), torch.get_num_threads()))
+        time.sleep(0.3 if len(passes) == 1 else 0)  # the first pass is done last
+        return forward(self, frames)
+
+    monkeypatch.setattr(Backbone, "__call__", watched)
+    files, found = [], []
+    before = torch.get_num_threads()
     for threads in (1, 3):
-        before = torch.get_num_threads()
         files.append(embed(unlabelled, weights="random", out=tmp_path / f"{threads}.parquet", image_size=SIZE, threads=threads).out)
-        assert torch.get_num_threads() == before
+        found.append(sorted(passes))
+        passes.clear()
     assert files[0].read_bytes() == files[1].read_bytes()
+    assert found == [[(13, 1), (16, 1), (16, 1)]] * 2
+    assert torch.get_num_threads() == before
 
 
 def test_filters_and_precision(unlabelled: Path, tmp_path: Path) -> None:
