@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -150,9 +151,9 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
 
 def _with_interval(figures: Mapping[str, Any], metric: str) -> str:
     value, interval = figures["pooled"].get(metric), figures["interval"].get(metric)
-    if value is None:
+    if value is None or not math.isfinite(value):
         return "-"
-    known = isinstance(interval, list) and len(interval) == 2 and None not in interval
+    known = isinstance(interval, list) and len(interval) == 2 and all(end is not None and math.isfinite(end) for end in interval)
     return f"{value:.3f} [{interval[0]:.3f}, {interval[1]:.3f}]" if known else f"{value:.3f}"
 
 
