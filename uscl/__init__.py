@@ -10,20 +10,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from uscl.benchmark import bench as bench
+    from uscl.embedding import embed as embed
     from uscl.evaluation import evaluate as evaluate
+    from uscl.exporting import export as export
+    from uscl.fitting import fit as fit
+    from uscl.predicting import predict as predict
     from uscl.run_list import runs as runs
     from uscl.sweeping import sweep as sweep
     from uscl.train import pretrain as pretrain
 
 _FUNCTIONS = {
     "bench": ("uscl.benchmark", "bench"),
+    "embed": ("uscl.embedding", "embed"),
     "evaluate": ("uscl.evaluation", "evaluate"),
+    "export": ("uscl.exporting", "export"),
+    "fit": ("uscl.fitting", "fit"),
+    "predict": ("uscl.predicting", "predict"),
     "pretrain": ("uscl.train", "pretrain"),
     "runs": ("uscl.run_list", "runs"),
     "sweep": ("uscl.sweeping", "sweep"),
 }
 
-__all__ = ["bench", "evaluate", "pretrain", "runs", "sweep"]
+__all__ = ["bench", "embed", "evaluate", "export", "fit", "predict", "pretrain", "runs", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

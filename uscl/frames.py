@@ -244,7 +244,7 @@ def _build(path: Path, dataset: DataSet, size: int, threads: int) -> None:
 
 
 def _decoded_blocks(dataset: DataSet, size: int, threads: int) -> Iterator[np.ndarray]:
-    paths = [_image_path(dataset, name) for name in dataset.frames["path"]]
+    paths = [image_path(dataset, name) for name in dataset.frames["path"]]
 
     def decode(path: Path) -> np.ndarray:
         return resize(read_gray(path), size)
@@ -260,7 +260,12 @@ def _decoded_blocks(dataset: DataSet, size: int, threads: int) -> Iterator[np.nd
             advance(len(decoded))
 
 
-def _image_path(dataset: DataSet, name: str) -> Path:
+def image_path(dataset: DataSet, name: str) -> Path:
+    """Where an image of the manifest lies.
+
+    Raises:
+        DataSetError: It would be outside the data set.
+    """
     if not is_inside(name):
         raise DataSetError(dataset.folder, f"its manifest names an image outside the set ({name})", "do not use this data set")
     return dataset.folder / name

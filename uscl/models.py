@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from uscl.backbones import PIXEL_MEAN, PIXEL_STD, Backbone, seeded_backbone
-from uscl.config import TIMM, read_settings
+from uscl.config import BACKBONES, TIMM, read_settings
 from uscl.foreign import fitted, read_weights
 from uscl.imagenet import imagenet_backbone
 from uscl.sections import Projector
@@ -47,6 +47,12 @@ def projector(width: int, settings: Projector = USCL_PROJECTOR) -> nn.Module:
 def normalise(pixels: torch.Tensor) -> torch.Tensor:
     """Gray frames (N, H, W) uint8 to (N, 1, H, W) float32: scaled to 0..1, then mean 0.5 and standard deviation 0.25."""
     return ((pixels.float() / 255 - PIXEL_MEAN) / PIXEL_STD).unsqueeze(1)
+
+
+def named_architecture(word: str) -> tuple[str, str]:
+    """'NAME:WEIGHTS' in its parts, where NAME is a backbone; else '' and the word as it is."""
+    name, colon, rest = word.partition(":")
+    return (name, rest) if colon and (name in BACKBONES or name.startswith(TIMM)) else ("", word)
 
 
 def load_backbone(

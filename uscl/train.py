@@ -20,7 +20,8 @@ from uscl.backbones import check_backbone
 from uscl.checkpoint import Position
 from uscl.config import Config, load_config
 from uscl.diagnostics import verdict
-from uscl.export import export_backbone
+from uscl.exporting.backbone_file import export_backbone
+from uscl.exporting.training_data import settings, training_data
 from uscl.feed import Feed
 from uscl.frames import open_store
 from uscl.labels import used_labels, with_labels
@@ -216,6 +217,8 @@ def _export_facts(config: Config, data: DataSet, steps: int, recipe: str, record
         "splits": ", ".join(config.pairs.splits),
         "clips": canonical_json(record.digests),
         "clips_whole": "yes" if record.whole else "no",
+        "training_data": canonical_json(training_data(data, config.pairs.splits)),
+        "settings": canonical_json(settings(config)),
         "config_digest": config.digest,
         "uscl_version": run_folder.uscl_version(),
     }

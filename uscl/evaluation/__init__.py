@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from uscl.backbones import Backbone, ResNet
-from uscl.config import BACKBONES, TIMM
+from uscl.config import BACKBONES
 from uscl.evaluation import finetune, probes
 from uscl.evaluation.features import layer3_activations, pooled_features, weights_digest
 from uscl.evaluation.folds import Folds, independent_groups, plan_folds
@@ -28,7 +28,7 @@ from uscl.evaluation.guard import Guarded, guard
 from uscl.evaluation.selection import ROW, select_frames
 from uscl.evaluation.summary import EVALUATION, PREDICTIONS, REPORT, Held, summarise
 from uscl.frames import FrameStore, open_store
-from uscl.models import load_backbone
+from uscl.models import load_backbone, named_architecture
 from usdata.console import progress
 from usdata.errors import UserError, nearest
 from usdata.files import atomic, write_json, write_text
@@ -211,10 +211,7 @@ def _names(weights: Sequence[str]) -> list[str]:
 
 def _architectures(weights: Sequence[str]) -> list[tuple[str, str]]:
     """Of each of the weights the backbone that is asked for, and the weights without it; a file that says what it is wins in the end."""
-    split = [word.partition(":") for word in weights]
-    named = [
-        (name, rest) if colon and (name in BACKBONES or name.startswith(TIMM)) else ("", name + colon + rest) for name, colon, rest in split
-    ]
+    named = [named_architecture(word) for word in weights]
     first = next((word for name, word in named if not name and word not in (RANDOM, IMAGENET)), None)
     usual = BACKBONES[0] if first is None else load_backbone(first)[0].name
     return [(name or (usual if word in (RANDOM, IMAGENET) else BACKBONES[0]), word) for name, word in named]

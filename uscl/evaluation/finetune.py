@@ -126,6 +126,52 @@ def finetune_all(
     return _fit(model, batch_of, labels, train, test, epochs, generator)
 
 
+def finetuned_classifier(
+    backbone: Backbone,
+    pixels: NDArray[np.uint8],
+    hidden: torch.Tensor | None,
+    labels: NDArray[np.int64],
+    *,
+    class_count: int,
+    epochs: int,
+    seed: tuple[int, int] = (0, 0),
+) -> tuple[Classifier, float]:
+    """A classifier trained on all rows, for use on other data: nothing is held out.
+
+    Args:
+        backbone: Left as it is.
+        pixels: (n, size, size) uint8; read where every layer is trained.
+        hidden: (n, channels, h, w) from `layer3_activations`: the last stage and the head are trained alone. None: every layer.
+        labels: (n,) class indices.
+        class_count: C.
+        epochs: Passes over all rows.
+        seed: All randomness comes from it.
+
+    Returns:
+        The classifier in evaluation mode on the CPU, and the mean training loss of the last epoch.
+    """
+    rows = np.arange(len(labels))
+    generator = _generator(seed)
+    model = Classifier(backbone, _new_head(backbone.width, class_count, generator))
+    if hidden is None:
+        trained: nn.Module = model
+    else:
+        assert isinstance(backbone, ResNet)
+        trained = LastStage(backbone, model.head)
+
+    def batch_of(chosen: torch.Tensor, augmented: bool) -> torch.Tensor:
+        if hidden is not None:
+            return hidden[chosen].float()
+        frames = normalise(torch.from_numpy(pixels[chosen.numpy()]))
+        return flip_and_crop(frames, generator) if augmented else frames
+
+    _, loss = _fit(trained, batch_of, labels, rows, rows[:1], epochs, generator)
+    if isinstance(trained, LastStage):
+        assert isinstance(model.backbone, ResNet)
+        model.backbone.layer4 = trained.layer4
+    return model.cpu().eval(), loss
+
+
 def flip_and_crop(frames: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """(N, 1, H, W): each frame flipped left to right with probability 0.5, and a square of 85-100 % of its side scaled up to the whole."""
     count = len(frames)

@@ -38,16 +38,21 @@ def linear_probe(
     Returns:
         (m, C) probabilities, and what the optimiser complained about (nothing when it converged).
     """
+    scaler, model, notes = fit_logistic(train, labels)
+    probabilities = np.zeros((len(test), class_count))
+    probabilities[:, model.classes_] = model.predict_proba(scaler.transform(test.astype(np.float64)))
+    return probabilities, notes
+
+
+def fit_logistic(train: NDArray[np.float32], labels: NDArray[np.int64]) -> tuple[StandardScaler, LogisticRegression, list[str]]:
+    """The standardisation, the logistic regression behind it, and what the optimiser complained about; see `linear_probe`."""
     scaler = StandardScaler().fit(train.astype(np.float64))
     model = LogisticRegression(C=REGULARISATION_C, max_iter=MAX_ITERATIONS)
     # One BLAS thread: the products are small, and threads that wait for each other on a busy machine took twelve times as long.
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1, user_api="blas"):
         warnings.simplefilter("always", ConvergenceWarning)
         model.fit(scaler.transform(train.astype(np.float64)), labels)
-    notes = [f"logistic regression: {' '.join(str(warning.message).split())}" for warning in caught]
-    probabilities = np.zeros((len(test), class_count))
-    probabilities[:, model.classes_] = model.predict_proba(scaler.transform(test.astype(np.float64)))
-    return probabilities, notes
+    return scaler, model, [f"logistic regression: {' '.join(str(warning.message).split())}" for warning in caught]
 
 
 def knn_probe(

@@ -62,6 +62,31 @@ def select_frames(dataset: DataSet, *, where: Sequence[str] = (), classes: Seque
     return kept.reset_index(drop=True), len(kept) < len(labelled)
 
 
+def matching_frames(dataset: DataSet, *, where: Sequence[str] = ()) -> pd.DataFrame:
+    """All frames that filters keep, labelled or not, in the manifest's order.
+
+    Args:
+        dataset: An opened data set.
+        where: As in `select_frames`.
+
+    Returns:
+        The rows, with a column `row` as in `select_frames`.
+
+    Raises:
+        UserError: The set has no frames, a filter names an unknown column, or nothing is left.
+    """
+    frames = dataset.frames.reset_index(drop=True)
+    frames.insert(0, ROW, np.arange(len(frames)))
+    if frames.empty:
+        raise UserError(dataset.folder, "holds no frames", "see its videos.parquet for the reasons")
+    kept = frames
+    for text in where:
+        kept = kept[_matches(dataset, kept, text)]
+        if kept.empty:
+            raise UserError(f"--where {text}", "leaves no frame", _values_advice(dataset, frames, text))
+    return kept.reset_index(drop=True)
+
+
 def _one_label_a_video(dataset: DataSet, frames: pd.DataFrame) -> None:
     labels = frames.groupby("video_id")["label"].nunique()
     several = sorted(labels.index[labels > 1])

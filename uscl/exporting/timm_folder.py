@@ -1,0 +1,56 @@
+"""A folder from which timm makes a network with its weights: model.safetensors and config.json, as timm itself saves for the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from uscl.backbones import PIXEL_MEAN, PIXEL_STD, Backbone, find_timm
+from uscl.exporting.backbone_file import metadata_of, timm_call, timm_name
+from uscl.exporting.tensor_file import write_tensors
+from usdata.errors import UserError
+from usdata.files import write_json
+
+TENSORS, CONFIG = "model.safetensors", "config.json"
+
+
+def write_timm(folder: Path, backbone: Backbone, facts: Mapping[str, Any], size: int) -> str:
+    """Write both files, load them into timm's network as a check, and return Markdown that says how they are used.
+
+    Raises:
+        UserError: timm is not installed, or its network does not take the tensors.
+    """
+    timm = find_timm()
+    name = timm_name(backbone)
+    write_tensors(folder / TENSORS, backbone.tensors(), metadata_of(backbone, facts))
+    config: dict[str, Any] = {
+        "architecture": name,
+        "num_classes": 0,
+        "num_features": backbone.width,
+        "pretrained_cfg": {
+            "input_size": [3, size, size],
+            "mean": [PIXEL_MEAN] * 3,
+            "std": [PIXEL_STD] * 3,
+            "interpolation": "bilinear",
+            "crop_pct": 1.0,
+            "crop_mode": "squash",
+            "num_classes": 0,
+        },
+    }
+    settings: dict[str, Any] = {"img_size": backbone.image_size} if backbone.image_size else {}
+    if settings:
+        config["model_args"] = settings
+    write_json(folder / CONFIG, config)
+    try:
+        timm.create_model(name, num_classes=0, checkpoint_path=str(folder / TENSORS), **settings)
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(
+            backbone.name, f"does not load into timm's {name} ({' '.join(str(error).split())[:160]})", "use another timm"
+        ) from None
+    return f"""```python
+import timm
+
+network = {timm_call(backbone, TENSORS)}
+network = timm.create_model("local-dir:.", pretrained=True)  # the same, by {CONFIG}
+```"""
