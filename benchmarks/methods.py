@@ -62,9 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
-    parser.add_argument(
-        "--set", dest="overrides", action="append", default=[], metavar="[RECIPE:]A.B=C", help="for every recipe, or for one"
-    )
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="[RECIPE:]A.B=C", help="for all recipes or one")
     asked = parser.parse_args()
     if not asked.phantom and asked.clips is None:
         parser.error("CLIPS is missing")

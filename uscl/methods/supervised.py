@@ -15,8 +15,8 @@ from usdata.errors import RecipeError
 class Supervised(Method):
     """The cross-entropy of both views' features, each weighted with `labels.weight`: at 0.5, which the recipe has, their mean.
 
-    There is no projector: projections are the features, and settings of `projector` and `labels.classifier_on` are refused. A batch without a label
-    costs nothing and has a zero gradient.
+    There is no projector: projections are the features, and settings of `projector` and `labels.classifier_on` are refused. A batch without
+    a label costs nothing and has a zero gradient.
 
     Raises:
         RecipeError: There are no labels to learn from.
