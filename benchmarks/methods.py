@@ -1,7 +1,7 @@
 """Every method on one pretraining set, judged on another one by group folds: the tables of docs/results/methods.md.
 
     python benchmarks/methods.py CLIPS OUT --seeds 3 --epochs 60 --image-size 64      pretrain on COVID-BLUES, judge on POCUS
-    python benchmarks/methods.py --phantom OUT --epochs 15                            the same on simulated clips, by kNN alone
+    python benchmarks/methods.py --phantom OUT --epochs 30 --batch-size 16                     the same on simulated clips, by kNN alone
 
 CLIPS holds the folders covid_blues/ and pocus_lung/ with their labels.csv. Each recipe is trained at its own settings but for the image
 size, the batch size, the epochs, the precision and what `--set` says, and once for each seed; a run that is finished is not trained again,
@@ -62,7 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="A.B=C", help="for every recipe")
+    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="[RECIPE:]A.B=C", help="for all recipes or one")
     asked = parser.parse_args()
     if not asked.phantom and asked.clips is None:
         parser.error("CLIPS is missing")
@@ -75,7 +75,7 @@ def sets(asked: argparse.Namespace) -> tuple[Path, Path, list[str]]:
     out.mkdir(parents=True, exist_ok=True)
     if asked.phantom:
         if not (out / "set").exists():
-            command("usdata", "phantom", out / "raw", "--videos", "120")
+            command("usdata", "phantom", out / "raw", "--videos", "240")
             command("usdata", "build", "phantom", "--raw", out / "raw", "--out", out / "set", "--set", "split.test=0.5")
         return out / "set", out / "set", ["split=test"]
     for name, folder in (("covid-blues", "covid_blues"), ("pocus-convex", "pocus_lung")):
@@ -92,7 +92,11 @@ def pretrain(train: Path, run: Path, recipe: str, seed: int, asked: argparse.Nam
     if (run / "export" / "backbone.safetensors").is_file():
         return
     settings = [f"seed={seed}", f"epochs={asked.epochs}", f"image_size={asked.image_size}", f"batch_size={asked.batch_size}"]
-    settings += [f"precision={asked.precision}", *asked.overrides]
+    settings.append(f"precision={asked.precision}")
+    for given in asked.overrides:
+        named, colon, rest = given.partition(":")
+        own = colon and named in recipe_names()
+        settings += [rest if own else given] if not own or named == recipe else []
     words = [BIN / "uscl", "pretrain", train, "--out", run, "--recipe", recipe, "--resume"]
     words += [word for setting in settings for word in ("--set", setting)]
     began = time.monotonic()

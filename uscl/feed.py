@@ -185,6 +185,7 @@ class Feed:
             keys=moved(None if index.keys is None else index.keys[videos]),
             hard=moved(drawn.hard),
             partner_labels=moved(None if drawn.partners is None else index.labels[drawn.partners]),
+            partner_groups=moved(None if drawn.partners is None else index.groups[drawn.partners]),
         )
 
     def _same_group(self, videos: np.ndarray, partners: np.ndarray | None) -> np.ndarray | None:

@@ -18,6 +18,9 @@ from uscl.losses import UNLABELLED
 from uscl.pairs import VideoIndex
 from usdata.errors import RecipeError
 
+# Where a data set keeps the label.
+LABEL_COLUMNS = ("label", "label_index")
+
 
 @dataclass(frozen=True)
 class UsedLabels:
@@ -48,7 +51,7 @@ def used_labels(config: Config, index: VideoIndex, classes: int) -> UsedLabels:
         RecipeError: A share or weights of labels are asked for, and no labels are used.
     """
     settings = config.labels
-    by_label = config.pairs.column == "label"  # then labels decide which videos are positives
+    by_label = config.pairs.column in LABEL_COLUMNS  # then labels decide which videos are positives
     if settings.weight == 0 and not by_label:
         for key, asked in (("share", settings.share < 1), ("class_weights", settings.class_weights != "none")):
             if asked:
@@ -82,7 +85,7 @@ def with_labels(index: VideoIndex, used: UsedLabels, column: str | None = None) 
         column: `pairs.column`; where it is the label itself, keys of labels that are not used go too.
     """
     keys = index.keys
-    if column == "label" and keys is not None:
+    if column in LABEL_COLUMNS and keys is not None:
         keys = np.where(used.labels != UNLABELLED, keys, -1)
     return replace(index, labels=used.labels, keys=keys)
 

@@ -188,6 +188,11 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         measured["collapsed_loss"] = float(outcome["collapsed_loss"])
     elif "contrast" not in outcome["terms"]:
         del measured["collapsed_loss"]  # it is that of a loss among negatives
+    rates = meter.read()
+    taken = {"step", "epoch", "loss", "learning_rate", "grad_norm", *measured, *rates} & outcome["terms"].keys()
+    if taken:
+        reason = f"names a term '{min(taken)}', which is another figure of {run_folder.METRICS}"
+        raise UserError("the method", reason, "give the term another name")
     # The terms stand between `loss` and `learning_rate`: `term_names` finds them there.
     return {
         "step": position.step,
@@ -197,7 +202,7 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         "learning_rate": rate,
         "grad_norm": outcome["grad_norm"].item(),
         **measured,
-        **meter.read(),
+        **rates,
     }
 
 

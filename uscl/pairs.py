@@ -226,6 +226,8 @@ class PairDrawer:
         self.settings = settings
         self.pairs = PAIRS_OF.get(settings.policy, 1)
         starts, counts = index.starts, index.counts
+        if index.keys is not None:
+            _check_keys(index.keys, settings.column)
         if settings.policy in ("ppi", "within-seconds", "hard-negatives"):
             self._near = policies.near_frames(starts, counts, self._bounds("max"))
         if settings.policy == "ppi":
@@ -240,7 +242,6 @@ class PairDrawer:
         if settings.policy == "same-column":
             if index.keys is None:
                 raise ValueError("same-column needs an index with keys: index_videos(dataset, splits, column)")
-            _check_keys(index.keys, settings.column)
             self._partners = policies.partners_of(index.keys)
 
     def __call__(self, seed: int, epoch: int, videos: np.ndarray) -> FramePairs:

@@ -95,7 +95,8 @@ class Pairs(Section):
             if most is not None and least is not None and least <= most:
                 raise ValueError(f"pairs.min_distance_{unit} is {least:g}, and must be above pairs.max_distance_{unit} ({most:g})")
         if self.harder_over_epochs is not None and (self.min_distance_s is not None or self.min_distance_frames is not None):
-            raise ValueError("pairs.harder_over_epochs moves a distance of its own: leave out pairs.min_distance_s and min_distance_frames")
+            given = "min_distance_s" if self.min_distance_s is not None else "min_distance_frames"
+            raise ValueError(f"pairs.harder_over_epochs moves a distance of its own: --set pairs.{given}=null")
         return self
 
 

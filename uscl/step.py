@@ -7,7 +7,8 @@ it runs changes no batch and no draw.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,6 +25,7 @@ from uscl.methods import find_method
 from uscl.methods.method import Method, without_graph
 from uscl.optimizers import set_learning_rate
 from uscl.views import batch_views
+from usdata.errors import UserError
 
 GRAPH_UP_TO = 64  # videos in a batch: beyond, a GPU has work enough to hide its launches
 EAGER_BEFORE_GRAPH = 3  # steps of each kind: lazily made handles, workspaces and compiled kernels must be there before anything is recorded
@@ -57,6 +59,8 @@ class Step:
         self._config, self._method, self._optimizer, self._device = config, method, optimizer, device
         self._bfloat16, self._average = precision == "bfloat16", average
         self._parameters = [parameter for parameter in method.parameters() if parameter.requires_grad]
+        if config.compile != "off":
+            torch._dynamo.reset()  # else a process of many runs, a sweep, would reach the limit of what is compiled anew
         # Compiled code calls the module's forward; its parameters and their names stay those of the module itself.
         self._network: Callable[..., Any] = torch.compile(method) if config.compile == "model" else method
         self._forward: Callable[..., Any] = torch.compile(self._outcome) if config.compile == "step" else self._outcome
@@ -135,6 +139,10 @@ class Step:
             group["weight_decay"] = decay
 
     def _gradients(self, batch: Batch) -> dict[str, Any]:
+        with _single_videos_told():
+            return self._gradients_of(batch)
+
+    def _gradients_of(self, batch: Batch) -> dict[str, Any]:
         self._optimizer.zero_grad(set_to_none=True)
         part = self._config.micro_batch_size
         if part is not None and part < len(batch.frames):
@@ -167,6 +175,22 @@ class Step:
         outcome = self._gradients(batch)
         self._move()
         return outcome
+
+
+@contextmanager
+def _single_videos_told() -> Iterator[None]:
+    """Say in one line what it is that torch's BatchNorm refuses.
+
+    Raises:
+        UserError: A part of a batch has a single value a channel.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        reason = "or the number of processes leaves a part of one video, whose values BatchNorm cannot normalise"
+        raise UserError("micro_batch_size", reason, "choose parts of two videos and more, or a larger image_size") from None
 
 
 class _Before:

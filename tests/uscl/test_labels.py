@@ -129,4 +129,7 @@ def test_a_label_that_is_not_used_is_no_key_either(tmp_path: Path) -> None:
     used = used_labels(load_config("awcl", ["labels.share=0.5"]), index, 2)
     assert 0 < (used.labels >= 0).sum() < 8
     np.testing.assert_array_equal(with_labels(index, used, "label").keys >= 0, used.labels >= 0)
+    np.testing.assert_array_equal(with_labels(index, used, "label_index").keys >= 0, used.labels >= 0)
     np.testing.assert_array_equal(with_labels(index, used, "organ").keys, index.keys)
+    by_number = used_labels(load_config("awcl", ["labels.share=0.5", "pairs.column=label_index"]), index, 2)
+    np.testing.assert_array_equal(by_number.labels, used.labels)

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import metrics_of, write_set
 from uscl.augment import draw_augmentations
-from uscl.config import load_config
+from uscl.config import load_config, recipe_names
 from uscl.feed import Feed
 from uscl.frames import open_store
 from uscl.methods import Facts, make_method
 from uscl.pairs import PairDrawer, index_videos
+from uscl.train import pretrain
+from usdata.errors import RecipeError, UserError
 from usdata.manifest import open_dataset
 
 
@@ -114,3 +116,65 @@ def test_mixing_facts_of_the_published_preset() -> None:
 
     drawn = beta(uniform(5, stream=1, epoch=0, item=np.arange(40_000), draws=1), 0.5, 0.5)
     assert (drawn < 0.1).mean() == pytest.approx(0.2048, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "named"),
+    [
+        ("simclr", "moco.queue=3", r"moco\.queue: changes nothing in method 'uscl'"),
+        ("moco-v2", "dino.prototypes=7", r"dino\.prototypes: changes nothing"),
+        ("hico", "meta.rate=0.1", r"meta\.rate: changes nothing"),
+        ("vicreg", "temperature=0.1", r"temperature: changes nothing in method 'vicreg'"),
+        ("barlow-twins", "pairs.exclude_same_group=true", r"pairs\.exclude_same_group: changes nothing"),
+        ("supervised", "projector.width=8", r"projector: changes nothing"),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(recipe: str, override: str, named: str) -> None:
+    with pytest.raises(RecipeError, match=named):
+        make_method(load_config(recipe, [override]), 2)
+
+
+SMALL = {"moco": ["moco.queue=16"], "dino": ["dino.prototypes=16"]}
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_recipe_trains_and_does_not_collapse(recipe: str, tmp_path: Path) -> None:
+    data = write_set(tmp_path / "set", frames_per_video=(12,) * 9, labels=("a", "b", "c"))
+    settings = ["image_size=32", "epochs=3", "batch_size=9", "device=cpu", "learning_rate=3e-4", "optimizer.name=adam"]
+    settings += [
+        "schedule.warmup_epochs=0",
+        "checkpoint.log_every_steps=1",
+        "probe.every_epochs=0",
+        *SMALL.get(load_config(recipe).method, ()),
+    ]
+    if recipe != "supervised":
+        settings += ["projector.hidden=32", "projector.width=16"]
+    if recipe == "ucl":
+        settings.append("pairs.min_distance_frames=5")
+    run = pretrain(data, out=tmp_path / "run", recipe=recipe, overrides=settings).out
+    lines = metrics_of(run)
+    assert len(lines) == 3
+    assert all(math.isfinite(line["loss"]) and line["grad_norm"] > 0 for line in lines)
+    assert all("collapsed_loss" in line for line in lines) == ("contrast" in lines[0])
+    # A network that gives every frame the same features has a spread of a hundredth of this, and less.
+    assert lines[-1]["feature_spread"] > 0.1 / math.sqrt(512)
+
+
+def test_a_term_must_not_take_the_name_of_another_figure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from uscl.methods import Method\n"
+        "class Mine(Method):\n"
+        "    def loss(self, projections, facts):\n"
+        "        value = projections.square().mean()\n"
+        "        return value, {'epoch': value}\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    settings = ["method=mine:Mine", "image_size=32", "epochs=1", "batch_size=6", "device=cpu", "labels.weight=0"]
+    with pytest.raises(UserError, match=r"names a term 'epoch'"):
+        pretrain(write_set(tmp_path / "set"), out=tmp_path / "run", overrides=settings)
+
+
+def test_a_part_of_one_video_is_told_in_one_line(tmp_path: Path) -> None:
+    settings = ["image_size=32", "epochs=1", "batch_size=5", "micro_batch_size=2", "device=cpu", "moco.queue=16"]
+    with pytest.raises(UserError, match=r"micro_batch_size: .*a part of one video"):
+        pretrain(write_set(tmp_path / "set", frames_per_video=(4,) * 5), out=tmp_path / "run", recipe="moco-v2", overrides=settings)

@@ -33,6 +33,17 @@ METHODS: dict[str, str] = {
 }
 
 
+# The section of a recipe that belongs to a method alone.
+SECTIONS: dict[str, str] = {
+    "moco": "moco",
+    "barlow-twins": "barlow_twins",
+    "vicreg": "vicreg",
+    "meta-uscl": "meta",
+    "hico": "hico",
+    "dino": "dino",
+}
+
+
 def find_method(name: str) -> type[Method]:
     """The class of a method.
 
@@ -79,6 +90,22 @@ def make_method(config: Config, classes: int, class_weights: torch.Tensor | None
     return method, method.backbone
 
 
+def _check_ignored(config: Config, kind: type[Method]) -> None:
+    """Refuse values, other than the default, of keys that a method of this package does not look at: those of other methods, too."""
+    usual = Config()
+    read = SECTIONS.get(config.method)
+    ignored = {section for section in SECTIONS.values() if section != read}
+    for key in sorted(ignored | kind.ignores):
+        value, default = config, usual
+        for part in key.split("."):
+            value, default = getattr(value, part), getattr(default, part)
+        if value != default:
+            name = key
+            if key in ignored:
+                name = next(f"{key}.{field}" for field, own in value if own != getattr(default, field))
+            raise RecipeError(name, f"changes nothing in method '{config.method}'", "leave it out, or choose another method")
+
+
 def check_uses(config: Config, kind: type[Method]) -> None:
     """Refuse what a method would not look at: weights or hard negatives of pairs, settings of a method of one's own; and ways of stepping
     that it cannot go.
@@ -109,5 +136,7 @@ def check_uses(config: Config, kind: type[Method]) -> None:
     for use, (there, key, advice) in brought.items():
         if there and use not in kind.uses:
             raise RecipeError(key, f"is not used by method '{config.method}'", f"{advice}, or another method")
+    if config.method in METHODS:
+        _check_ignored(config, kind)
     if config.own and config.method in METHODS:
         raise RecipeError(f"own.{min(config.own)}", f"is not used by method '{config.method}'", "it is for a method of your own")

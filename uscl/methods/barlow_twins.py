@@ -6,6 +6,8 @@ is there a temperature. What is compared are components over the batch: small ba
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from uscl.config import Config
@@ -66,7 +68,8 @@ def standardised(z: torch.Tensor, weights: torch.Tensor | None = None) -> torch.
 class BarlowTwins(Method):
     """Invariance plus `barlow_twins.off_diagonal` times redundancy, of the projections of the whole batch."""
 
-    uses = frozenset({"pair_weights"})
+    uses: ClassVar[frozenset[str]] = frozenset({"pair_weights"})
+    ignores: ClassVar[frozenset[str]] = frozenset({"temperature", "pairs.exclude_same_group"})
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -66,6 +67,8 @@ class DINO(Method):
     `projections` of the outcome are the student's, before they are scaled to length 1. `terms` hold `distillation`, the loss, and
     `teacher_entropy`.
     """
+
+    ignores: ClassVar[frozenset[str]] = frozenset({"pairs.exclude_same_group"})
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)

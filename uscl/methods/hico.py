@@ -8,7 +8,6 @@ paper's equations: which maps the levels are, their pooling, which levels meet, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -83,7 +82,8 @@ class HiCo(Method):
         contrast = peer + self.cross_weight * cross
         terms = {"contrast": contrast, "peer": peer, "cross": cross}
         outcome = self.outcome(contrast, terms, features, own_projections, top, facts)
-        outcome["collapsed_loss"] = (1 + self.cross_weight) * math.log(2 * len(facts) - 1)
+        # Of equal rows: the logarithm of how many keys each meets, in every term alike.
+        outcome["collapsed_loss"] = (1 + self.cross_weight) * (~left_out).sum(dim=1).log().mean()
         return outcome
 
     def extra_repr(self) -> str:

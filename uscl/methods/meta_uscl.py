@@ -28,6 +28,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.func import functional_call
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from uscl import distributed
 from uscl.config import Config
@@ -69,7 +70,10 @@ class MetaUSCL(Method):
             weights = self.weights(gather(features, len(facts), views=facts.views))
         loss = (weights * rows).sum()  # autocast would take a product of vectors in bfloat16
         terms = {"contrast": rows.mean(), "weighted_contrast": loss, "effective_rows": 1 / weights.square().sum()}
-        return self.outcome(loss, terms, features, own_projections, projections, facts)
+        outcome = self.outcome(loss, terms, features, own_projections, projections, facts)
+        constant = projections.detach().new_ones(len(facts), 1)
+        outcome["collapsed_loss"] = nt_xent(constant, constant, self.temperature, same_group=facts.same_group)
+        return outcome
 
     def weights(self, features: torch.Tensor) -> torch.Tensor:
         """The weights of the 2N rows, which add up to 1; both rows of a pair have the same.
@@ -135,7 +139,8 @@ class MetaUSCL(Method):
         """
         embed = _Embedding(self)
         found = []
-        with forward_ad.dual_level():
+        # The quick kernels of attention have no forward-mode derivative.
+        with sdpa_kernel(SDPBackend.MATH), forward_ad.dual_level():
             duals = {f"method.{name}": forward_ad.make_dual(self.get_parameter(name).detach(), value) for name, value in along.items()}
             for part in zip(*(view.split(self.part or max(len(view), 1)) for view in views), strict=True):
                 with autocast():

@@ -37,6 +37,7 @@ class Facts:
         keys: (N,) int64 numbers of the values in `pairs.column`, -1 = it has none; None where no column is named.
         hard: (N, 2) bool, where there are views c and d: whether each is a far frame, and a negative; where not, it is to be ignored.
         partner_labels: (N,) int64 labels of the videos that view b is of, -1 = unlabelled; None where both views are of one video.
+        partner_groups: (N,) int64 groups of those videos, likewise.
     """
 
     labels: torch.Tensor
@@ -47,6 +48,7 @@ class Facts:
     keys: torch.Tensor | None = None
     hard: torch.Tensor | None = None
     partner_labels: torch.Tensor | None = None
+    partner_groups: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -93,6 +95,7 @@ class Method(nn.Module):
     Attributes:
         uses: Which of `pair_weights`, `keys` and `hard_negatives` (views beyond the second) the method reads; what it does not read is
             refused before the training.
+        ignores: Keys of a recipe that change nothing here, such as `temperature`; values of theirs that are not the default are refused.
         learns_first: A part of the method is stepped before all else is, by the gradients of `learn_first`.
         first_rate: Learning rate of that part; None: the run's.
         backbone: What is trained and exported.
@@ -102,6 +105,7 @@ class Method(nn.Module):
     """
 
     uses: ClassVar[frozenset[str]] = frozenset()
+    ignores: ClassVar[frozenset[str]] = frozenset()
     learns_first: ClassVar[bool] = False
     first_rate: float | None = None
 

@@ -5,9 +5,9 @@ keys of earlier batches, which a queue holds. One direction, as in the papers: v
 
 UCL (Basu et al.: Unsupervised contrastive learning of image representations from ultrasound videos with hard negative mining, MICCAI 2022,
 arXiv 2207.13148) is this method on pairs of near frames with far frames of the same video as hard negatives
-(`pairs.policy: hard-negatives`). As in its published code these pass the network that is trained, with their gradient. Not taken over are
-the curriculum of that code, which lets hard negatives come nearer from epoch to epoch, and its one negative of other videos, a mean of the
-four most similar hard negatives of earlier batches: here all keys of the queue are negatives.
+(`pairs.policy: hard-negatives`). As in its published code these pass the network that is trained, with their gradient. That code's
+curriculum, which lets hard negatives come nearer from epoch to epoch, is `pairs.harder_over_epochs`. Not taken over is its one negative of
+other videos, a mean of the four most similar hard negatives of earlier batches: here all keys of the queue are negatives.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ class MoCo(Method):
         key_projector: The projector's.
         queue: (K, D) normalised keys.
         queue_groups: (K,) their groups' numbers, -1 where there is no key yet.
+        queue_values: (K,) numbers of their values in `pairs.column` where videos of one value are no negatives (policy `same-column`), else
+            -1.
         queue_next: Where the next key goes.
     """
 
@@ -58,9 +60,11 @@ class MoCo(Method):
         self.key_projector = copy.deepcopy(self.projector).requires_grad_(False)
         self.queue: torch.Tensor
         self.queue_groups: torch.Tensor
+        self.queue_values: torch.Tensor
         self.queue_next: torch.Tensor
         self.register_buffer("queue", torch.zeros(config.moco.queue, self.projection_width))
         self.register_buffer("queue_groups", torch.full((config.moco.queue,), _NO_KEY))
+        self.register_buffer("queue_values", torch.full((config.moco.queue,), _NO_KEY))
         self.register_buffer("queue_next", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
@@ -93,7 +97,7 @@ class MoCo(Method):
         constant = projections.detach().new_ones(len(projections), 1)
         outcome["collapsed_loss"] = self._contrast(constant, torch.ones_like(self.queue[:, :1]), left_out, facts)
         if self.training:
-            self._enqueue(projections[len(facts) : 2 * len(facts)], facts.groups)
+            self._enqueue(projections[len(facts) : 2 * len(facts)], *_of_keys(facts))
         return outcome
 
     @torch.no_grad()
@@ -120,15 +124,29 @@ class MoCo(Method):
         left_out = (self.queue_groups == _NO_KEY).expand(len(facts), -1)
         own = torch.eye(len(facts), dtype=torch.bool, device=left_out.device)
         left_out = torch.cat([left_out, own], dim=1)
+        groups, values = _of_keys(facts)
         if self.mask_groups:
-            left_out = left_out | (facts.groups[:, None] == torch.cat([self.queue_groups, facts.groups]))
+            left_out = left_out | (facts.groups[:, None] == torch.cat([self.queue_groups, groups]))
+        own_values = values[:, None]
+        left_out = left_out | ((own_values == torch.cat([self.queue_values, values])) & (own_values >= 0))
+        if facts.same_group is not None:
+            left_out = torch.cat([left_out[:, : len(self.queue)], left_out[:, len(self.queue) :] | facts.same_group], dim=1)
         return left_out
 
     @torch.no_grad()
-    def _enqueue(self, keys: torch.Tensor, groups: torch.Tensor) -> None:
+    def _enqueue(self, keys: torch.Tensor, groups: torch.Tensor, values: torch.Tensor) -> None:
         size = len(self.queue)
-        keys, groups = keys[-size:], groups[-size:]
+        keys, groups, values = keys[-size:], groups[-size:], values[-size:]
         places = (self.queue_next + torch.arange(len(keys), device=self.queue.device)) % size
         self.queue.index_copy_(0, places, functional.normalize(keys.to(self.queue.dtype), dim=1))
         self.queue_groups.index_copy_(0, places, groups)
+        self.queue_values.index_copy_(0, places, values)
         self.queue_next.copy_((self.queue_next + len(keys)) % size)
+
+
+def _of_keys(facts: Facts) -> tuple[torch.Tensor, torch.Tensor]:
+    """The groups (N,) of the videos that keys, view b, are of; and their values in `pairs.column` where equal ones are no negatives."""
+    if facts.partner_groups is None:
+        return facts.groups, torch.full_like(facts.groups, _NO_KEY)
+    assert facts.keys is not None  # a partner has the value of its video
+    return facts.partner_groups, facts.keys

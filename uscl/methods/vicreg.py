@@ -7,6 +7,8 @@ is there a temperature. What varies is judged by the batch: small batches know l
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 
 from uscl.config import Config
@@ -69,7 +71,8 @@ def centre(z: torch.Tensor) -> torch.Tensor:
 class VICReg(Method):
     """Invariance, variance and covariance with the weights of `vicreg`, of the projections of the whole batch."""
 
-    uses = frozenset({"pair_weights"})
+    uses: ClassVar[frozenset[str]] = frozenset({"pair_weights"})
+    ignores: ClassVar[frozenset[str]] = frozenset({"temperature", "pairs.exclude_same_group"})
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__(config, classes)

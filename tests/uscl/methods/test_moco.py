@@ -241,3 +241,40 @@ def test_a_run_from_given_weights(tmp_path: Path) -> None:
     assert lines[0]["collapsed_loss"] == pytest.approx(math.log(6), abs=1e-6)
     assert math.log(10) - 1e-6 < lines[1]["collapsed_loss"] < math.log(11)
     assert len(set(saved["queue_groups"].tolist())) == 5
+
+
+def test_partners_of_other_videos_keep_their_groups_and_values_in_the_queue() -> None:
+    """View b of `same-column` is of a partner: its group and value, not the video's, say whose negative the key is."""
+    method, _ = make_method(
+        load_config("moco-v2", ["moco.queue=8", "projector.width=4", "pairs.policy=same-column", "pairs.column=view"]), 0
+    )
+    method.train()
+    first = facts_of_partners(groups=[0, 1, 2], partners=[1, 1, 5], keys=[0, 0, 1], apart=[(0, 1)])
+    second = facts_of_partners(groups=[5, 1, 9], partners=[5, 3, 9], keys=[2, 1, -1], apart=[(0, 2)])
+    method.compare((random(6, 512), random(6, 4)), first)
+    left_out = method._left_out(second)
+    queue_groups, queue_values = [1, 1, 5], [0, 0, 1]
+    for i, (group, value) in enumerate(zip([5, 1, 9], [2, 1, -1], strict=True)):
+        for place in range(8):
+            empty = place >= 3
+            expected = empty or group == queue_groups[place] or (value >= 0 and value == queue_values[place])
+            assert left_out[i, place].item() == expected, (i, place)
+        for j, (partner, other) in enumerate(zip([5, 3, 9], [2, 1, -1], strict=True)):
+            apart = (min(i, j), max(i, j)) == (0, 2)
+            assert left_out[i, 8 + j].item() == (i == j or group == partner or (value >= 0 and value == other) or apart), (i, j)
+
+
+def facts_of_partners(*, groups: list[int], partners: list[int], keys: list[int], apart: list[tuple[int, int]]) -> Facts:
+    count = len(groups)
+    same = torch.eye(count, dtype=torch.bool)
+    for i, j in apart:
+        same[i, j] = same[j, i] = True
+    unlabelled = torch.full((count,), -1)
+    return Facts(
+        unlabelled,
+        torch.tensor(groups),
+        same_group=same,
+        keys=torch.tensor(keys),
+        partner_labels=unlabelled,
+        partner_groups=torch.tensor(partners),
+    )
