@@ -529,6 +529,9 @@ def import_folds(
     classes: Annotated[
         str, typer.Option(metavar="A,B,...", help="What the labels 0, 1, ... mean; by default as the POCUS folds have them.")
     ] = "covid19,pneumonia,regular",
+    clips: Annotated[
+        Path | None, typer.Option(metavar="SET", help="A set of the clips that the folds were taken from: it tells their groups.")
+    ] = None,
     raw: Annotated[Path | None, typer.Option(help="Keep the unpacked pictures here, with recipe.yaml and folds.csv.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
     overwrite: Overwrite = False,
@@ -538,13 +541,13 @@ def import_folds(
 
     \b
     usdata import-folds covid_5_fold --out pocus-folds
-    usdata import-folds covid_data1.pkl covid_data2.pkl --out two-folds --raw pictures
+    usdata import-folds covid_5_fold --out pocus-folds --clips pocus --raw pictures
     """
     from usdata.fold_pickles import import_folds as importing
     from usdata.fold_pickles.terminal import print_import
 
     names = [name.strip() for name in classes.split(",")]
-    result = importing(folds, out, classes=names, raw=raw, workers=workers, overwrite=overwrite)
+    result = importing(folds, out, classes=names, clips=clips, raw=raw, workers=workers, overwrite=overwrite)
     if as_json:
         _print_json(result.to_json())
     else:

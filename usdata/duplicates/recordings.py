@@ -51,6 +51,21 @@ def describe_frame(gray: NDArray[np.uint8]) -> NDArray[np.int8]:
     return np.clip(np.rint((fine - fine.mean()) * WHOLE_NUMBERS), -127, 127).astype(np.int8).ravel()
 
 
+def nearest_frames(frames: NDArray[np.int8], others: NDArray[np.int8]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """(n,) the place of the nearest one of others for each frame, of equally near ones the first, and (n,) how like it is, -1 to 1."""
+    values, theirs = frames.astype(np.float64), others.astype(np.float64)
+    place, best = np.zeros(len(frames), np.int64), np.zeros(len(frames))
+    for start in range(0, len(frames), ROWS):
+        rows = slice(start, start + ROWS)
+        likeness = values[rows] @ theirs.T / (_lengths(values[rows])[:, None] * _lengths(theirs))
+        place[rows], best[rows] = likeness.argmax(axis=1), likeness.max(axis=1)
+    return place, best
+
+
+def _lengths(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(np.maximum((values * values).sum(axis=1), 1)))
+
+
 def find_recordings(frames: NDArray[np.int8], parts: NDArray[np.int64]) -> Recordings:
     """Join frames to recordings.
 
@@ -60,7 +75,7 @@ def find_recordings(frames: NDArray[np.int8], parts: NDArray[np.int64]) -> Recor
     """
     count = len(frames)
     values = frames.astype(np.float64)
-    lengths = np.sqrt(np.maximum((values * values).sum(axis=1), 1))
+    lengths = _lengths(values)
     nearest = np.full((count, NEIGHBOURS), -1, np.int64)
     elsewhere = np.full(count, -1.0)
     copies: list[NDArray[np.int64]] = [np.zeros((2, 0), np.int64)]

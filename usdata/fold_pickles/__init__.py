@@ -32,6 +32,7 @@ from usdata.duplicates.recordings import describe_frame, find_recordings
 from usdata.errors import UserError
 from usdata.files import write_text
 from usdata.fold_pickles.fold_files import FoldFile, Label, Picture, read_fold
+from usdata.fold_pickles.known_clips import find_known, joined
 from usdata.recipe import Recipe
 from usdata.splitting import split
 
@@ -57,8 +58,10 @@ class ImportedFolds:
         frames: Frames of each fold.
         classes: Class to its frames.
         as_published: The numbers of frames, by fold and by class, are those of the published folds.
-        recordings: Groups that the pictures tell.
-        cut: Those of them that stand in two folds or more.
+        recordings: Recordings that the pictures tell.
+        known: Frames that were found in the data set of known clips; None where none was given.
+        groups: The recordings, joined where frames of them are of one known group.
+        cut: Groups that stand in two folds or more.
         cut_frames: Frames of those.
         near_copies: Frames of which a near copy stands in another fold.
         equal: Frames of which an equal one stands in another fold.
@@ -74,6 +77,8 @@ class ImportedFolds:
     classes: dict[str, int]
     as_published: bool
     recordings: int
+    known: int | None
+    groups: int
     cut: int
     cut_frames: int
     near_copies: int
@@ -105,6 +110,7 @@ def import_folds(
     *,
     classes: Sequence[str] = CLASSES,
     name: str = "pocus-folds",
+    clips: str | Path | None = None,
     raw: str | Path | None = None,
     workers: int | None = None,
     overwrite: bool = False,
@@ -116,6 +122,8 @@ def import_folds(
         out: The data set folder to make.
         classes: What the labels 0, 1, ... mean.
         name: Of the data set.
+        clips: A data set of the clips that the folds were taken from, such as 'usdata build pocus' makes: frames that stand in it join its
+            groups. None: nothing is known but the pictures.
         raw: Folder to keep the unpacked pictures in, with recipe.yaml and folds.csv; None: they are gone afterwards.
         workers: Processes; None: all processors.
         overwrite: Replace a data set that stands at `out`.
@@ -134,26 +142,31 @@ def import_folds(
         if len(set(unpacked.labels)) < 2:
             raise UserError(files[0].parent, f"all pictures of the folds are of one class ({unpacked.labels[0]})", "give all folds")
         found = find_recordings(unpacked.described, unpacked.folds)
+        known = None if clips is None else find_known(unpacked.described, Path(clips))
+        recordings = found.number.tolist()
+        groups = recordings if known is None else joined(recordings, known.group)
         counts = [int(number) for number in np.bincount(unpacked.folds)]
         of_class = {each: unpacked.labels.count(each) for each in classes if each in unpacked.labels}
         as_published = tuple(counts) == PUBLISHED_FOLDS and of_class == PUBLISHED_CLASSES
         folds_of: dict[int, set[int]] = {}
-        for recording, fold in zip(found.number.tolist(), unpacked.folds.tolist(), strict=True):
-            folds_of.setdefault(recording, set()).add(fold)
-        cut = {recording for recording, parts in folds_of.items() if len(parts) > 1}
+        for group, fold in zip(groups, unpacked.folds.tolist(), strict=True):
+            folds_of.setdefault(group, set()).add(fold)
+        cut = {group for group, parts in folds_of.items() if len(parts) > 1}
         places: dict[str, set[int]] = {}
         for digest, fold in zip(unpacked.digests, unpacked.folds.tolist(), strict=True):
             places.setdefault(digest, set()).add(fold)
         figures: dict[str, Any] = {
-            "recordings": len(folds_of),
+            "recordings": len(set(recordings)),
+            "known": None if known is None else known.found,
+            "groups": len(folds_of),
             "cut": len(cut),
-            "cut_frames": sum(number in cut for number in found.number.tolist()),
+            "cut_frames": sum(group in cut for group in groups),
             "near_copies": int(found.copied.sum()),
             "equal": sum(len(places[digest]) > 1 for digest in unpacked.digests),
             "most_alike": round(float(found.likeness.max()), 4),
         }
-        recipe = _recipe(name, classes, len(unpacked.paths), figures, as_published=as_published)
-        _write_raw(work / "raw", unpacked, found.number, recipe)
+        recipe = _recipe(name, classes, len(unpacked.paths), figures, None if known is None else known.name, as_published=as_published)
+        _write_raw(work / "raw", unpacked, groups, [None] * len(groups) if known is None else known.clip, recipe)
         built = build(recipe, raw=work / "raw", out=work / "set", workers=workers)
         if built.counts["frames"] != len(unpacked.paths):
             raise RuntimeError(f"{len(unpacked.paths)} pictures gave {built.counts['frames']} frames")  # a fault of ours
@@ -323,18 +336,19 @@ def _training_notes(files: Sequence[str], digests: Sequence[str], numbers: Seque
     return notes
 
 
-def _recipe(name: str, classes: Sequence[str], frames: int, figures: dict[str, Any], *, as_published: bool) -> Recipe:
+def _recipe(name: str, classes: Sequence[str], frames: int, figures: dict[str, Any], known: str | None, *, as_published: bool) -> Recipe:
+    told = "as far as pictures tell, the least that belongs together" if known is None else f"joined by the groups of '{known}'"
+    also = "" if known is None else f" ({figures['known']} of {frames} frames stand in it)"
     text = (
-        f"Published folds without video or patient ids. Each frame is a clip of its own; groups are recordings as far as pictures "
-        f"tell, the least that belongs together. The published folds cut {figures['cut']} of {figures['recordings']} groups, and "
-        f"{figures['near_copies']} of {frames} frames have a near copy in another fold"
+        f"Published folds without video or patient ids. Each frame is a clip of its own; groups are recordings, {told}{also}. The "
+        f"published folds cut {figures['cut']} of {figures['groups']} groups; {figures['near_copies']} frames have a near copy in another"
     )
     source: dict[str, Any] = {
         "name": name,
         "table": LABELS_CSV,
         "patient_ids": "public",  # there are none
         "columns": {"path": "path", "label": "label", "group": "recording"},
-        "label_columns": ["published_fold"],
+        "label_columns": ["published_fold", "known_clip"],
         "constants": {"organ": "lung", "probe": "convex"} if as_published else {},
         "sampling": {"rule": "all"},
         "expected": {"videos": frames, "frames": frames},
@@ -354,13 +368,13 @@ def _recipe(name: str, classes: Sequence[str], frames: int, figures: dict[str, A
     )
 
 
-def _write_raw(raw: Path, unpacked: _Unpacked, recordings: NDArray[np.int64], recipe: Recipe) -> None:
+def _write_raw(raw: Path, unpacked: _Unpacked, groups: Sequence[int], clips: Sequence[str | None], recipe: Recipe) -> None:
     """The table, the folds and the recipe beside the pictures, with which the set can be built again."""
-    rows = list(zip(unpacked.paths, unpacked.labels, unpacked.folds.tolist(), recordings.tolist(), strict=True))
-    table = [["path", "label", "published_fold", "recording"]]
-    table += [[path, label, str(fold), f"recording-{recording + 1:05d}"] for path, label, fold, recording in rows]
+    rows = list(zip(unpacked.paths, unpacked.labels, unpacked.folds.tolist(), groups, clips, strict=True))
+    table = [["path", "label", "published_fold", "recording", "known_clip"]]
+    table += [[path, label, str(fold), f"recording-{group + 1:05d}", clip or ""] for path, label, fold, group, clip in rows]
     write_text(raw / LABELS_CSV, _as_csv(table))
-    write_text(raw / FOLDS_CSV, _as_csv([["path", "fold"], *([path, str(fold)] for path, _, fold, _ in rows)]))
+    write_text(raw / FOLDS_CSV, _as_csv([["path", "fold"], *([path, str(fold)] for path, _, fold, _, _ in rows)]))
     values = recipe.model_dump(mode="json", exclude_defaults=True)
     write_text(raw / RECIPE_YAML, yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=140))
 

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from usdata.console import safe_text
 from usdata.errors import UserError
 
 MOST_BYTES = 16 << 30
@@ -56,7 +57,8 @@ def load_arrays(path: Path) -> Any:
                 data.seek(0)
                 return _plain(_Arrays(data, encoding="latin1").load(), {}, MOST_NESTED)
     except _Refused as error:
-        raise UserError(path, f"holds more than arrays ({error}), so it was not loaded: that could run a program", ADVICE) from None
+        reason = f"holds more than arrays ({safe_text(str(error))}), so it was not loaded: that could run a program"
+        raise UserError(path, reason, ADVICE) from None
     except MemoryError:
         raise UserError(path, "needs more memory than there is", "free some, or use a machine with more") from None
     except OSError as error:
@@ -64,7 +66,7 @@ def load_arrays(path: Path) -> Any:
     except UserError:
         raise
     except _DAMAGED as error:
-        raise UserError(path, f"is no readable pickle ({' '.join(str(error).split())[:120]})", WHOLE) from None
+        raise UserError(path, f"is no readable pickle ({safe_text(' '.join(str(error).split()))[:120]})", WHOLE) from None
 
 
 # What Python's own reader raises on bytes that are no pickle, or a damaged one.
