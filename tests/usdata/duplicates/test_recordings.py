@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from usdata.duplicates.recordings import NEAR_COPY, NEIGHBOURS, SAME_RECORDING, describe_frame, find_recordings
@@ -37,15 +38,22 @@ def test_planted_recordings_are_found() -> None:
     assert firsts == sorted(firsts)
 
 
-def test_it_is_what_the_definition_says() -> None:
+def strewn() -> NDArray[np.int8]:
+    """Points in few directions: of many, one is among the other's nearest and not the other way round."""
+    rng = np.random.default_rng(4)
+    centres = np.repeat(rng.normal(size=(6, 7)), 10, axis=0)
+    return np.clip(30 * (centres + 0.7 * rng.normal(size=centres.shape)) @ rng.normal(size=(7, 40)) / 3, -127, 127).astype(np.int8)
+
+
+@pytest.mark.parametrize("described", [planted()[0], strewn()], ids=["planted", "strewn"])
+def test_it_is_what_the_definition_says(described: NDArray[np.int8]) -> None:
     """Brute force: pair by pair, then a walk."""
-    described, truth = planted()
-    parts = np.arange(len(truth)) % 3
+    count = len(described)
+    parts = np.arange(count) % 3
     found = find_recordings(described, parts)
     values = described.astype(float)
     units = values / np.linalg.norm(values, axis=1, keepdims=True)
     likeness = units @ units.T
-    count = len(truth)
     near = [sorted((j for j in range(count) if j != i), key=lambda j, i=i: -likeness[i, j])[:NEIGHBOURS] for i in range(count)]
     reached = list(range(count))
     for _ in range(count):
