@@ -1,4 +1,4 @@
-"""What honesty costs: the same weights judged as published and as new patients would judge them. The tables of docs/results/protocols.md.
+"""What honesty costs: the same weights judged as published and as new patients would judge them: docs/results/protocols.md.
 
     python benchmarks/protocols.py SET OUT --weights random --weights RUN [--seeds 3] [--finetune-seeds 1] [--image-size 96]
 
@@ -82,7 +82,9 @@ def evaluated(asked: argparse.Namespace, name: str, kind: str, *options: object)
         asked.out.mkdir(parents=True, exist_ok=True)
         said.unlink(missing_ok=True)
         command = [sys.executable, "-m", "uscl", "evaluate", *words, "--out", str(out), "--overwrite"]
-        subprocess.run(command, check=True, stdout=sys.stderr)
+        done = subprocess.run(command, stdout=sys.stderr)
+        if done.returncode:
+            sys.exit(done.returncode)  # it has said why
         said.write_text(json.dumps(words))
     judged = json.loads((out / "evaluation.json").read_text())["weights"]
     found = pd.read_parquet(out / "predictions.parquet")
