@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from usdata.cataloguing import catalog as catalog
     from usdata.comparing import compare as compare
     from usdata.exporting import export as export
+    from usdata.fold_pickles import import_folds as import_folds
     from usdata.manifest import open_dataset as load
     from usdata.migrating import migrate as migrate
     from usdata.phantoms import phantom as phantom
@@ -31,6 +32,7 @@ _FUNCTIONS = {
     "catalog": ("usdata.cataloguing", "catalog"),
     "compare": ("usdata.comparing", "compare"),
     "export": ("usdata.exporting", "export"),
+    "import_folds": ("usdata.fold_pickles", "import_folds"),
     "load": ("usdata.manifest", "open_dataset"),
     "migrate": ("usdata.migrating", "migrate"),
     "phantom": ("usdata.phantoms", "phantom"),
@@ -48,6 +50,7 @@ __all__ = [
     "catalog",
     "compare",
     "export",
+    "import_folds",
     "load",
     "migrate",
     "phantom",

@@ -521,6 +521,39 @@ def split(
         raise typer.Exit(EXIT_FINDINGS)
 
 
+@app.command("import-folds")
+@one_line_errors
+def import_folds(
+    folds: Annotated[list[Path], typer.Argument(metavar="FOLDS...", help="Pickles, one a fold, or the folder that holds them.")],
+    out: Annotated[Path, typer.Option(help="Data set folder to make.")],
+    classes: Annotated[
+        str, typer.Option(metavar="A,B,...", help="What the labels 0, 1, ... mean; by default as the POCUS folds have them.")
+    ] = "covid19,pneumonia,regular",
+    clips: Annotated[
+        Path | None, typer.Option(metavar="SET", help="A set of the clips that the folds were taken from: it tells their groups.")
+    ] = None,
+    raw: Annotated[Path | None, typer.Option(help="Keep the unpacked pictures here, with recipe.yaml and folds.csv.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a data set of published folds that are pickles of pictures; no program in them is run.
+
+    \b
+    usdata import-folds covid_5_fold --out pocus-folds
+    usdata import-folds covid_5_fold --out pocus-folds --clips pocus --raw pictures
+    """
+    from usdata.fold_pickles import import_folds as importing
+    from usdata.fold_pickles.terminal import print_import
+
+    names = [name.strip() for name in classes.split(",")]
+    result = importing(folds, out, classes=names, clips=clips, raw=raw, workers=workers, overwrite=overwrite)
+    if as_json:
+        _print_json(result.to_json())
+    else:
+        print_import(result)
+
+
 @app.command()
 @one_line_errors
 def compare(
