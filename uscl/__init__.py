@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from uscl.benchmark import bench as bench
     from uscl.evaluation import evaluate as evaluate
+    from uscl.evaluation.reporting import report as report
     from uscl.run_list import runs as runs
     from uscl.sweeping import sweep as sweep
     from uscl.train import pretrain as pretrain
@@ -19,11 +20,12 @@ _FUNCTIONS = {
     "bench": ("uscl.benchmark", "bench"),
     "evaluate": ("uscl.evaluation", "evaluate"),
     "pretrain": ("uscl.train", "pretrain"),
+    "report": ("uscl.evaluation.reporting", "report"),
     "runs": ("uscl.run_list", "runs"),
     "sweep": ("uscl.sweeping", "sweep"),
 }
 
-__all__ = ["bench", "evaluate", "pretrain", "runs", "sweep"]
+__all__ = ["bench", "evaluate", "pretrain", "report", "runs", "sweep"]
 
 
 def __getattr__(name: str) -> Any:
