@@ -7,7 +7,7 @@ laid out in percent: they stretch with the page, and their text stays beside the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,7 @@ class Curve:
     ends: Sequence[tuple[float, float] | None]
 
 
-def curves(given: Sequence[Curve], *, x_name: str, y_name: str, mark: float | None, said: str) -> Markup:
+def curves(given: Sequence[Curve], *, x_name: str, mark: float | None, said: str) -> Markup:
     """Curves over a logarithmic axis, each with its intervals as a band, and a legend; `mark` is a dashed line across (chance)."""
     positions = sorted({place for curve in given for place in curve.x})
     first, last = math.log(positions[0]), math.log(positions[-1])
@@ -79,7 +79,7 @@ def curves(given: Sequence[Curve], *, x_name: str, y_name: str, mark: float | No
     def at_y(value: float) -> float:
         return TOP + height * (1 - value)
 
-    parts = [_frame(at_y, y_name)]
+    parts = [_frame(at_y)]
     for place in positions:
         label = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{:g}</text>')
         parts.append(label.format(at_x(place), TOP + height + 14, place))
@@ -112,7 +112,7 @@ def reliability(bins: Sequence[dict[str, float | int | None]], *, said: str) -> 
         return TOP + height * (1 - value)
 
     floor = TOP + height + COUNTS_HEIGHT
-    parts = [_frame(at_y, "right"), Markup('<line class="mark" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, TOP + height, at_x(1), TOP)]
+    parts = [_frame(at_y), Markup('<line class="mark" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, TOP + height, at_x(1), TOP)]
     for entry in filled:
         low, high, count = float(entry["low"] or 0), float(entry["high"] or 0), int(entry["count"] or 0)
         confidence, accuracy = float(entry["confidence"] or 0), float(entry["accuracy"] or 0)
@@ -125,8 +125,8 @@ def reliability(bins: Sequence[dict[str, float | int | None]], *, said: str) -> 
         dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>')
         parts.append(dot.format(at_x(confidence), at_y(accuracy), title))
     for tick in (0, 0.5, 1):
-        label = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="middle">{:.0f} %</text>')
-        parts.append(label.format(at_x(tick), floor + 14, 100 * tick))
+        label = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="{}">{:.0f} %</text>')
+        parts.append(label.format(at_x(tick), floor + 14, "end" if tick == 1 else "middle", 100 * tick))
     parts.append(_x_name("probability of the winning class, and items below"))
     return _svg("plot", PLOT_WIDTH, PLOT_HEIGHT, said, parts)
 
@@ -160,7 +160,8 @@ def _colour(number: int) -> str:
     return f"s{number}" if number < COLOURS else "rest"
 
 
-def _frame(at_y, y_name: str) -> Markup:  # type: ignore[no-untyped-def]
+def _frame(at_y: Callable[[float], float]) -> Markup:
+    """Lines across at the quarters, with the percentages of every other one."""
     parts = []
     for tick in (0, 0.25, 0.5, 0.75, 1):
         line = Markup('<line class="grid" x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}"/>')
@@ -168,9 +169,7 @@ def _frame(at_y, y_name: str) -> Markup:  # type: ignore[no-untyped-def]
         if tick in (0, 0.5, 1):
             label = Markup('<text class="quiet" x="{}" y="{:.1f}" text-anchor="end">{:.0f} %</text>')
             parts.append(label.format(LEFT - 6, at_y(tick) + 4, 100 * tick))
-    middle = at_y(0.5) - 22
-    turned = Markup('<text class="quiet" transform="translate(11 {0:.1f}) rotate(-90)" text-anchor="middle">{1}</text>')
-    return Markup("").join([*parts, turned.format(middle if len(y_name) < 9 else at_y(0.5), y_name) if len(y_name) < 9 else Markup("")])
+    return Markup("").join(parts)
 
 
 def _x_name(text: str) -> Markup:

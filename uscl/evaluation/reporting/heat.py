@@ -26,15 +26,18 @@ from uscl.models import normalise
 BATCH = 64
 
 
-def grad_cam(maps: torch.Tensor, score: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+def grad_cam(maps: torch.Tensor, score: Callable[[torch.Tensor], torch.Tensor], usual: torch.Tensor | float = 0.0) -> torch.Tensor:
     """Where a score comes from (Selvaraju et al., ICCV 2017, equations 1 and 2, before the rectifier).
 
     Each channel is weighted by the mean over positions of the score's derivative with respect to it. Where the score is w . mean(maps) + b,
-    the sum of the result over positions is exactly the score less b, and it is the class activation map of Zhou et al. (CVPR 2016).
+    the sum of the result over positions is exactly the score less that of `usual`, and with zero for usual it is the class activation map
+    of Zhou et al. (CVPR 2016).
 
     Args:
         maps: (n, channels, h, w) of the last stage; left as they are.
         score: From maps to (n,), one frame's score of its own maps alone.
+        usual: What is taken off the maps, of their shape or broadcast to it: zero in the paper. With the maps of a usual frame, what is the
+            same in all frames (a black edge, through the network's biases) is no evidence.
 
     Returns:
         (n, h, w); positive speaks for the class, negative against it. The paper shows the positive part.
@@ -42,7 +45,7 @@ def grad_cam(maps: torch.Tensor, score: Callable[[torch.Tensor], torch.Tensor]) 
     leaf = maps.detach().clone().requires_grad_()
     with torch.enable_grad():
         (slopes,) = torch.autograd.grad(score(leaf).sum(), leaf)
-    return (slopes.mean(dim=(2, 3), keepdim=True) * leaf.detach()).sum(dim=1)
+    return (slopes.mean(dim=(2, 3), keepdim=True) * (leaf.detach() - usual)).sum(dim=1)
 
 
 @dataclass(frozen=True)
@@ -79,32 +82,38 @@ def fit_probe(features: NDArray[np.float32], labels: NDArray[np.int64], class_co
     return Probe(weight - weight.mean(axis=0), bias - bias.mean())
 
 
-def evidence(
-    backbone: ResNet, store: FrameStore, rows: NDArray[np.int64], weights: NDArray[np.float64]
-) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """What speaks for a class in each frame, by Grad-CAM of a linear probe, at the size of the stored frame.
-
-    Args:
-        backbone: Is put into evaluation mode.
-        store: Decoded frames.
-        rows: (n,) row numbers of `store.pixels`.
-        weights: (n, width): the row of `Probe.weight` of the class asked about and of the fold that held the frame out.
-
-    Yields:
-        Each frame's number and its (size, size) heat, never negative, in the probe's units (the sum over the cells is a logit).
-    """
+def last_maps(backbone: ResNet, store: FrameStore, rows: NDArray[np.int64]) -> torch.Tensor:
+    """(n, channels, h, w) maps of the last stage of the frames at `rows`, on the CPU; the backbone is put into evaluation mode."""
     device = choose_device()
     backbone.to(device).eval()
+    parts = []
     for start in range(0, len(rows), BATCH):
-        part = slice(start, start + BATCH)
+        frames = normalise(torch.from_numpy(store.pixels[rows[start : start + BATCH]]).to(device))
         with torch.inference_mode():
-            maps = backbone.layer4(backbone.forward_to_layer3(normalise(torch.from_numpy(store.pixels[rows[part]]).to(device))))
-        weight = torch.from_numpy(weights[part]).to(device, torch.float32)
-        heat = grad_cam(maps.clone(), lambda leaf, weight=weight: (leaf.mean(dim=(2, 3)) * weight).sum(dim=1))  # type: ignore[misc]
+            parts.append(backbone.layer4(backbone.forward_to_layer3(frames)).float().cpu())
+    return torch.cat(parts).clone()
+
+
+def evidence(maps: torch.Tensor, weights: NDArray[np.float64], folds: NDArray[np.int64], size: int) -> Iterator[NDArray[np.float32]]:
+    """What speaks for a class in each frame, by Grad-CAM of a linear probe, beyond what a usual frame of the other folds has at that place.
+
+    Args:
+        maps: (n, channels, h, w) from `last_maps`.
+        weights: (n, channels): the row of `Probe.weight` of the class asked about and of the fold that held the frame out.
+        folds: (n,) the fold of each frame; the mean over the maps of all frames of other folds is the usual frame.
+        size: Height and width of the heat.
+
+    Yields:
+        Each frame's (size, size) heat, never negative; its scale is the probe's logit, spread over the cells.
+    """
+    for start in range(0, len(maps), BATCH):
+        part = slice(start, start + BATCH)
+        weight = torch.from_numpy(weights[part]).to(torch.float32)
+        usual = {fold: maps[torch.from_numpy(folds != fold)].mean(dim=0) for fold in np.unique(folds[part]).tolist()}
+        taken_off = torch.stack([usual[fold] for fold in folds[part].tolist()])
+        heat = grad_cam(maps[part], lambda leaf, weight=weight: (leaf.mean(dim=(2, 3)) * weight).sum(dim=1), taken_off)  # type: ignore[misc]
         positive = functional.relu(heat)[:, None]
-        large = functional.interpolate(positive, size=(store.size, store.size), mode="bilinear", align_corners=False)[:, 0]
-        for offset, one in enumerate(large.cpu().numpy()):
-            yield start + offset, one
+        yield from functional.interpolate(positive, size=(size, size), mode="bilinear", align_corners=False)[:, 0].numpy()
 
 
 def share_outside(heat: NDArray[np.float32], inside: NDArray[np.bool_]) -> float | None:

@@ -7,12 +7,13 @@ evaluation does not hold is left out.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from uscl.evaluation.report import (
     LEVEL_NAMES,
@@ -36,6 +37,8 @@ COMPARED_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "auroc")
 PLAIN_METRICS = ("brier_score", "log_loss")
 CLASS_METRIC_NAMES = {"precision": "precision", "recall": "recall", "f1": "F1", "auroc": "AUROC", "average_precision": "average precision"}
 LONGEST_NAME = 80
+# A sentence breaks at its spaces; a file name has none.
+LONGEST_WORD = 12
 KNOWN_LEVELS = {
     "none": "nothing: no ultrasound",
     "clips": "its clips",
@@ -59,7 +62,7 @@ def render(evaluations: Sequence[Evaluation], pictures: Mapping[str, Pictures]) 
         undefined=jinja2.StrictUndefined,
         finalize=lambda value: safe_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
-    environment.filters |= {"percent": percent, "points": points, "called": called, "short": short}
+    environment.filters |= {"percent": percent, "points": points, "called": called, "short": short, "breakable": breakable}
     environment.globals |= {"level_names": LEVEL_NAMES, "neighbours": NEIGHBOURS, "neighbours_counted": NEIGHBOURS_COUNTED}
     names = sorted({evaluation.summary["dataset"]["name"] for evaluation in evaluations})
     title = f"Evaluation on {', '.join(names)}" if len(evaluations) == 1 else f"{len(evaluations)} evaluations on {', '.join(names)}"
@@ -77,6 +80,12 @@ def render(evaluations: Sequence[Evaluation], pictures: Mapping[str, Pictures]) 
 def short(name: str) -> str:
     """A name of at most 80 characters, its end kept."""
     return name if len(name) <= LONGEST_NAME else "…" + name[1 - LONGEST_NAME :]
+
+
+def breakable(text: str) -> Markup:
+    """Escaped text in which a line may break after an underscore, a slash, a dot or a hyphen inside a long word."""
+    words = [re.sub(r"([_/.-])(?=.)", "\\1\0", word) if len(word) > LONGEST_WORD else word for word in safe_text(text).split(" ")]
+    return Markup(str(escape(" ".join(words))).replace("\0", "<wbr>"))
 
 
 def figure(metric: str, value: float | None) -> str:
@@ -98,11 +107,7 @@ def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> 
         "metrics": _metrics(summary),
         "classes": _classes(summary),
         "differences": _differences(
-            [
-                row
-                for row in summary.get("differences", [])
-                if row["metric"] in COMPARED_METRICS and row["level"] in ("frame", "video", "patient")
-            ]
+            [row for row in summary.get("differences", []) if row["metric"] in COMPARED_METRICS and row["level"] in CHART_LEVELS]
         ),
         "span": _span(summary.get("differences", [])),
         "reliability": _reliability(summary),
@@ -235,7 +240,7 @@ def _efficiency(summary: Mapping[str, Any], chance: float) -> list[dict[str, Any
                 f"{called(entry['name'])} " + ", ".join(f"{percent(v['pooled'][MAIN_METRIC])} % at {share:g} %" for share, v in known)
             )
         if drawn:
-            chart = charts.curves(drawn, x_name="labelled groups of the training folds, %", y_name="", mark=chance, said="; ".join(texts))
+            chart = charts.curves(drawn, x_name="labelled groups of the training folds, %", mark=chance, said="; ".join(texts))
             found.append({"level": LEVEL_NAMES[level], "chart": chart})
     return found
 

@@ -25,7 +25,7 @@ from uscl.evaluation.report import called, percent
 from uscl.evaluation.reporting import charts
 from uscl.evaluation.reporting.collection import Evaluation
 from uscl.evaluation.reporting.feature_map import principal_components, tsne
-from uscl.evaluation.reporting.heat import evidence, fit_probe, share_outside
+from uscl.evaluation.reporting.heat import evidence, fit_probe, last_maps, share_outside
 from uscl.evaluation.reporting.neighbours import nearest_videos, shared_by_neighbours
 from uscl.evaluation.selection import column_values
 from uscl.field_of_view import field_of_view_mask
@@ -35,7 +35,7 @@ from usdata.errors import DataSetError, UserError, nearest
 from usdata.manifest import DataSet, is_inside
 
 MISTAKES = 12
-MISTAKES_WITH_HEAT = 8
+MISTAKES_WITH_HEAT = 6
 SUREST = 6
 QUERIES = 4
 NEIGHBOURS = 5
@@ -46,6 +46,7 @@ THUMBNAIL_HEIGHT = 160
 THUMBNAIL_ASPECT = (0.6, 1.8)
 JPEG_QUALITY = 80
 HEAT_OPACITY = 0.65
+OUTLINE_SIDE = 4 * THUMBNAIL_HEIGHT
 OUTLINE = (215, 195, 90)  # blue, green, red
 # Probabilities of a probe that was fitted again on another machine differ by the solver's tolerance, not by more.
 TOLERANCE = 0.01
@@ -66,6 +67,7 @@ class Shown:
         picture: JPEG data URI.
         heat: The same with the evidence for the predicted class inside the field of view; None: not drawn.
         outside: Share of the evidence outside the field of view; None: not known.
+        silent: No place speaks for the predicted class more than in a usual frame.
         cosine: To the query, of a neighbour.
     """
 
@@ -77,6 +79,7 @@ class Shown:
     picture: str = ""
     heat: str | None = None
     outside: float | None = None
+    silent: bool = False
     cosine: float | None = None
 
 
@@ -268,8 +271,9 @@ def draw(
         pooled[name] = pooled_features(backbone, store, rows, name=called(name))
         drawn, said = _with_heat(evaluation, name, own, backbone, pooled[name], dataset, store, rows)
         of_weights.append(drawn)
-        notes += said
-        maps += _maps(name, own, pooled[name], dataset, rows, ["label", *(column for column in colours if column != "label")])
+        mapped, unmapped = _maps(name, own, pooled[name], dataset, rows, ["label", *(column for column in colours if column != "label")])
+        maps += mapped
+        notes += [line for line in [*said, *unmapped] if line not in notes]
         advance(1)
     galleries = _galleries(evaluation, of_weights, pooled, dataset, rows_of)
     return Pictures(of_weights, galleries, maps, notes)
@@ -288,20 +292,35 @@ def thumbnail(dataset: DataSet, row: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
 
 
-def overlaid(small: NDArray[np.uint8], heat: NDArray[np.float32], inside: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+def overlaid(
+    small: NDArray[np.uint8], heat: NDArray[np.float32], inside: NDArray[np.bool_] | None, finer: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
     """A thumbnail (h, w, 3) under its heat (size, size), which is left out outside the field of view, whose outline is drawn.
+
+    Args:
+        small: The thumbnail.
+        heat: (size, size), never negative.
+        inside: (size, size) the field of view; None: not known, and all heat is drawn.
+        finer: The same with more pixels, for a smooth edge.
 
     The heat is scaled to its own largest value inside, so colours tell where, not how much.
     """
     height, width = small.shape[:2]
-    kept = heat if inside is None else np.where(inside, heat, 0)
-    scaled = cv2.resize(np.asarray(kept / max(float(kept.max()), 1e-12), dtype=np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    # The largest value inside sets the scale; what is outside is cut off after the resizing, so that the edge keeps its heat.
+    largest = float(heat.max() if inside is None else np.where(inside, heat, 0).max())
+    scaled = cv2.resize(np.asarray(heat / max(largest, 1e-12), dtype=np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    mask = (
+        None
+        if inside is None
+        else cv2.resize((inside if finer is None else finer).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
+    )
+    if mask is not None:
+        scaled = np.where(mask >= 0.5, scaled, 0)
     coloured = cv2.applyColorMap(np.asarray(255 * np.clip(scaled, 0, 1), dtype=np.uint8), cv2.COLORMAP_INFERNO)
     opacity = (HEAT_OPACITY * np.clip(scaled, 0, 1))[..., None]
     mixed = np.asarray(np.round(small * (1 - opacity) + coloured * opacity), dtype=np.uint8)
-    if inside is not None:
-        mask = cv2.resize(inside.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
-        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if mask is not None:
+        contours, _ = cv2.findContours((mask >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         cv2.drawContours(mixed, contours, -1, OUTLINE, 1)
     return mixed
 
@@ -326,15 +345,16 @@ def _data_uri(pixels: NDArray[np.uint8]) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
-def _masks(dataset: DataSet, store: FrameStore) -> Callable[[int], NDArray[np.bool_] | None]:
-    """From a row of frames to its field of view at the store's size."""
+def _masks(dataset: DataSet, store: FrameStore) -> Callable[..., NDArray[np.bool_] | None]:
+    """From a row of frames, and a size (the store's by default), to its field of view at that size."""
     geometry = dataset.videos.set_index("video_id")["fov_stored_geometry"]
     frames = dataset.frames
 
-    def mask(row: int) -> NDArray[np.bool_] | None:
+    def mask(row: int, size: int = store.size) -> NDArray[np.bool_] | None:
         video, width, height = (frames[name].iloc[row] for name in ("video_id", "width", "height"))
         text = geometry.get(video)
-        return field_of_view_mask(text if isinstance(text, str) else None, store.boxes[row], int(width), int(height), store.size)
+        box = store.boxes[row] * size / store.size
+        return field_of_view_mask(text if isinstance(text, str) else None, box, int(width), int(height), size)
 
     return mask
 
@@ -354,9 +374,11 @@ def _with_heat(
     surest = chosen(evaluation.predictions, name, right=True, count=SUREST)
     position = {str(frame_id): number for number, frame_id in enumerate(own["frame_id"])}
     shown = {str(entry["frame_id"]): entry for entry in [*mistakes.to_dict("records"), *surest.to_dict("records")]}
+    wanted_pictures = {position[frame_id] for frame_id in shown}
+    folds = own["fold"].to_numpy(dtype=np.int64)
     note = ""
     heats: dict[int, tuple[NDArray[np.float32], NDArray[np.bool_] | None]] = {}
-    outside, cells = None, None
+    outside, cells, mask = None, None, None
     kind = evaluation.summary["settings"]["kind"]
     if kind != "linear" or not isinstance(backbone, ResNet):
         note = (
@@ -368,20 +390,18 @@ def _with_heat(
             note = f"No evidence is drawn for {called(name)}: fitted again, its probes differ from what was written by {furthest:.2g}."
         else:
             mask = _masks(dataset, store)
-            known = [number for number, row in enumerate(rows.tolist()) if mask(row) is not None]
-            sampled = (
-                {known[place] for place in np.linspace(0, len(known) - 1, min(OUTSIDE_FRAMES, len(known))).astype(int)} if known else set()
-            )
-            wanted = sorted(sampled | {position[frame_id] for frame_id in shown})
+            sampled = set(np.linspace(0, len(rows) - 1, min(OUTSIDE_FRAMES, len(rows))).astype(int).tolist())
+            wanted = np.array(sorted(sampled | wanted_pictures), dtype=np.int64)
+            maps = last_maps(backbone, store, rows[wanted])
+            cells = (int(maps.shape[2]), int(maps.shape[3]))
             shares, areas = [], []
-            for number, heat in evidence(backbone, store, rows[wanted], weights[wanted]):
-                inside = mask(int(rows[wanted[number]]))
-                if wanted[number] in sampled and inside is not None and (share := share_outside(heat, inside)) is not None:
+            for number, heat in zip(wanted.tolist(), evidence(maps, weights[wanted], folds[wanted], store.size), strict=True):
+                inside = mask(int(rows[number]))
+                if number in sampled and inside is not None and (share := share_outside(heat, inside)) is not None:
                     shares.append(share)
                     areas.append(float((~inside).mean()))
-                heats[wanted[number]] = (heat, inside)
-            side = -(-store.size // 32)
-            cells = (side, side)
+                if number in wanted_pictures:
+                    heats[number] = (heat, inside)
             if shares:
                 outside = Outside(float(np.mean(shares)), float(np.mean(areas)), len(shares), cells)
 
@@ -393,7 +413,10 @@ def _with_heat(
             return plain
         heat, inside = heats[number]
         share = share_outside(heat, inside) if inside is not None else None
-        return Shown(**{**vars(plain), "heat": _data_uri(overlaid(small, heat, inside)), "outside": share})
+        outline = mask(int(rows[number]), OUTLINE_SIDE) if mask is not None else None
+        return Shown(
+            **{**vars(plain), "heat": _data_uri(overlaid(small, heat, inside, outline)), "outside": share, "silent": not heat.any()}
+        )
 
     drawn = [[picture(entry) for entry in table.to_dict("records")] for table in (mistakes, surest)]
     return OfWeights(name, drawn[0], drawn[1], outside, cells), [note] if note else []
@@ -460,8 +483,8 @@ def _galleries(
 
 def _maps(
     name: str, own: pd.DataFrame, features: NDArray[np.float32], dataset: DataSet, rows: NDArray[np.int64], columns: Sequence[str]
-) -> list[FeatureMap]:
-    """Maps by principal components and t-SNE, coloured by each of the columns."""
+) -> tuple[list[FeatureMap], list[str]]:
+    """Maps by principal components and t-SNE, coloured by each of the columns; and what could not be drawn."""
     kept = np.linspace(0, len(rows) - 1, min(MAP_FRAMES, len(rows))).astype(int)
     features, frames = features[kept], dataset.frames.iloc[rows[kept]]
     groups = own["independent_group"].to_numpy(dtype=str)[kept]
@@ -469,15 +492,18 @@ def _maps(
     places = {"principal components": flat}
     if (curved := tsne(features)) is not None:
         places["t-SNE"] = curved
-    found = []
+    found, notes = [], []
     for column in columns:
         values = value_names(column_values(dataset, frames, column))
         names, counts = np.unique(values, return_counts=True)
         order = sorted(range(len(names)), key=lambda place: (-counts[place], names[place])) if not _binned(names) else range(len(names))
         names = names[list(order)]
+        if len(names) < 2:
+            notes.append(f"No map by {column}: it is '{names[0]}' for every frame.")
+            continue
         number_of = {text: number for number, text in enumerate(names.tolist())}
         which = np.array([number_of[text] for text in values.tolist()], dtype=np.int64)
-        near = shared_by_neighbours(features, groups, values, NEIGHBOURS_COUNTED) if len(names) > 1 else None
+        near = shared_by_neighbours(features, groups, values, NEIGHBOURS_COUNTED)
         drawings = []
         for method, place in places.items():
             told = f" ({percent(shares[0])} and {percent(shares[1])} % of the variance)" if method == "principal components" else ""
@@ -485,7 +511,7 @@ def _maps(
             said = f"{len(place)} frames by {method} of the features of {called(name)}{told}, coloured by {column}: {shown}"
             drawings.append((f"{method}{told}", charts.feature_map(place, which, said=said)))
         found.append(FeatureMap(name, column, drawings, charts.legend(names.tolist()), near))
-    return found
+    return found, notes
 
 
 def value_names(values: pd.Series) -> NDArray[np.str_]:
