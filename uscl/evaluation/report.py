@@ -74,7 +74,8 @@ def points(value: float) -> str:
 
 def called(name: str) -> str:
     """How weights are called in a sentence."""
-    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(name, name)
+    word, comma, rest = name.partition(", ")
+    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(word, word) + comma + rest
 
 
 def method_of(summary: dict[str, Any]) -> str:

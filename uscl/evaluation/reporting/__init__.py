@@ -14,7 +14,15 @@ from typing import Any
 
 from uscl.evaluation.report import protocol
 from uscl.evaluation.reporting import latex
-from uscl.evaluation.reporting.collection import Evaluation, answer_of_all, comparisons, figures, main_comparisons, read_evaluations
+from uscl.evaluation.reporting.collection import (
+    Evaluation,
+    answer_of_all,
+    comparisons,
+    figures,
+    main_comparisons,
+    main_entries,
+    read_evaluations,
+)
 from uscl.evaluation.reporting.page import render
 from uscl.evaluation.summary import REPORT
 from usdata.console import progress
@@ -95,11 +103,11 @@ def _drawn(read: Sequence[Evaluation], sets: Sequence[DataSet], weights: Sequenc
     found = matching_weights(read, weights) if sets else {}
     with_pictures = [evaluation for evaluation in read if evaluation.summary["dataset"]["digest"] in by_digest]
     drawn = {}
-    total = sum(len(evaluation.summary["weights"]) for evaluation in with_pictures)
+    total = sum(len(main_entries(evaluation.summary)) for evaluation in with_pictures)
     with progress("drawing", total, "weights") as advance:
         for evaluation in read:
             own = by_digest.get(evaluation.summary["dataset"]["digest"])
-            names = [str(entry["name"]) for entry in evaluation.summary["weights"]]
+            names = [str(entry["name"]) for entry in main_entries(evaluation.summary)]
             if own is None:
                 drawn[evaluation.name] = Pictures([named_mistakes(evaluation, name) for name in names])
             else:

@@ -14,16 +14,25 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from usdata.console import safe_text
+
 PLOT_WIDTH, PLOT_HEIGHT = 330, 250
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 10, 38
 COUNTS_HEIGHT = 34
-MAP_SIDE = 320
+MAP_SIDE, MAP_MARGIN = 320, 8
 # As many colours as the style sheet has for curves and values; what comes after them is gray.
 COLOURS = 7
 
 
 def interval_bar(
-    value: float | None, ends: Sequence[float] | None, *, low: float = 0.0, high: float = 1.0, mark: float | None = None, said: str = ""
+    value: float | None,
+    ends: Sequence[float] | None,
+    *,
+    low: float = 0.0,
+    high: float = 1.0,
+    mark: float | None = None,
+    said: str = "",
+    doubtful: bool = False,
 ) -> Markup:
     """A dot in its interval, on a track from `low` to `high`.
 
@@ -34,6 +43,7 @@ def interval_bar(
         high: At the right end.
         mark: Where a line across stands; None for no line.
         said: What it says, with the numbers, for those who do not see it.
+        doubtful: The value is known to be optimistic, and is drawn in the colour of warnings.
     """
 
     def percent(number: float) -> float:
@@ -47,7 +57,8 @@ def interval_bar(
         parts.append(across.format(percent(ends[0]), percent(ends[1])))
     if value is not None:
         parts.append(Markup('<circle class="dot" cx="{:.2f}%" cy="50%" r="4.5"/>').format(percent(value)))
-    return Markup('<svg class="interval" role="img" aria-label="{}">{}</svg>').format(said, Markup("").join(parts))
+    style = "interval doubtful" if doubtful else "interval"
+    return Markup('<svg class="{}" role="img" aria-label="{}">{}</svg>').format(style, safe_text(said), Markup("").join(parts))
 
 
 @dataclass(frozen=True)
@@ -133,18 +144,19 @@ def reliability(bins: Sequence[dict[str, float | int | None]], *, said: str) -> 
 
 def feature_map(places: NDArray[np.float64], which: NDArray[np.int64], *, said: str) -> Markup:
     """Dots (n, 2), coloured by the number of their value (n,); those beyond the colours are gray, and lie below."""
-    low, span = places.min(axis=0), max(float(np.ptp(places, axis=0).max()), 1e-12)
-    margin = 8
-    centred = (places - low - (np.ptp(places, axis=0) - span) / 2) / span
-    across = margin + (MAP_SIDE - 2 * margin) * centred[:, 0]
-    down = margin + (MAP_SIDE - 2 * margin) * (1 - centred[:, 1])
+    low, spans = places.min(axis=0), np.ptp(places, axis=0)
+    scale = (MAP_SIDE - 2 * MAP_MARGIN) / max(float(spans.max()), 1e-12)
+    # Both axes have one scale; the picture is as tall as the dots need.
+    width, height = np.maximum(scale * spans + 2 * MAP_MARGIN, MAP_SIDE / 3).tolist()
+    across = width / 2 + scale * (places[:, 0] - low[0] - spans[0] / 2)
+    down = height / 2 - scale * (places[:, 1] - low[1] - spans[1] / 2)
     parts = []
     for number in sorted(set(np.minimum(which, COLOURS).tolist()), reverse=True):
         own = np.flatnonzero(np.minimum(which, COLOURS) == number)
         # A round cap of a line of no length is a dot, in a sixth of the text of a circle.
         path = "".join(f"M{across[row]:.1f} {down[row]:.1f}h0" for row in own)
         parts.append(Markup('<path class="{} dots" d="{}"/>').format(_colour(number), path))
-    return _svg("map", MAP_SIDE, MAP_SIDE, said, parts)
+    return _svg("map", round(width), round(height), said, parts)
 
 
 def legend(names: Sequence[str]) -> Markup:
@@ -152,7 +164,7 @@ def legend(names: Sequence[str]) -> Markup:
     shown = [(_colour(number), name) for number, name in enumerate(names[:COLOURS])]
     if len(names) > COLOURS:
         shown.append(("rest", f"{len(names) - COLOURS} more"))
-    entries = Markup("").join(Markup('<li class="{}"><i></i>{}</li>').format(style, name) for style, name in shown)
+    entries = Markup("").join(Markup('<li class="{}"><i></i>{}</li>').format(style, safe_text(name)) for style, name in shown)
     return Markup('<ul class="legend">{}</ul>').format(entries)
 
 
@@ -179,4 +191,4 @@ def _x_name(text: str) -> Markup:
 
 def _svg(style: str, width: int, height: int, said: str, parts: Sequence[Markup]) -> Markup:
     whole = Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>')
-    return whole.format(style, width, height, said, Markup("").join(parts))
+    return whole.format(style, width, height, safe_text(said), Markup("").join(parts))

@@ -106,9 +106,18 @@ def comparisons(evaluation: Evaluation) -> list[dict[str, Any]]:
     return [{**about, **entry} for entry in evaluation.summary.get("differences", [])]
 
 
+def main_entries(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """The weights as they were judged by the main protocol; those of others (published ones, beside it) are left out."""
+    main = summary["weights"][0].get("protocol")
+    return [entry for entry in summary["weights"] if entry.get("protocol") == main]
+
+
 def main_comparisons(evaluations: Sequence[Evaluation]) -> list[dict[str, Any]]:
-    """Those by balanced accuracy of frames: one for each of the weights that has a reference."""
-    found = [row for evaluation in evaluations for row in comparisons(evaluation)]
+    """Those by balanced accuracy of frames in the main protocol: one for each of the weights that has a reference."""
+    found = []
+    for evaluation in evaluations:
+        main = evaluation.summary["weights"][0].get("protocol")
+        found += [row for row in comparisons(evaluation) if row.get("protocol") == main]
     return [row for row in found if row["metric"] == MAIN_METRIC and row["level"] == MAIN_LEVEL]
 
 

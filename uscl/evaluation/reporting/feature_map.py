@@ -21,19 +21,20 @@ SEED = 0
 def principal_components(features: NDArray[np.float32], count: int = 2) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(n, count) coordinates along the directions of greatest variance, and the shares of the variance (count,) that they hold.
 
-    Each direction points where its largest loading is positive. Fewer than `count` dimensions are filled up with zeros.
+    Each direction points where its largest loading is positive. Fewer than `count` dimensions are filled up with zeros,
+    and so are features that are all equal.
     """
     rows = features.astype(np.float64)
+    places, shares = np.zeros((len(rows), count)), np.zeros(count)
+    if not np.ptp(rows, axis=0).any():
+        return places, shares
     kept = min(count, *rows.shape)
     with threadpool_limits(1, user_api="blas"):
         found = PCA(kept, svd_solver="full").fit(rows)
     directions = found.components_
     directions = directions * np.sign(directions[np.arange(kept), np.abs(directions).argmax(axis=1)])[:, None]
-    places = np.zeros((len(rows), count))
     places[:, :kept] = (rows - rows.mean(axis=0)) @ directions.T
-    shares = np.zeros(count)
-    # Features that are all equal have no variance to share.
-    shares[:kept] = np.nan_to_num(found.explained_variance_ratio_)
+    shares[:kept] = found.explained_variance_ratio_
     return places, shares
 
 

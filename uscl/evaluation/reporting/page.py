@@ -25,7 +25,7 @@ from uscl.evaluation.report import (
     protocol,
 )
 from uscl.evaluation.reporting import charts
-from uscl.evaluation.reporting.collection import MAIN_METRIC, Evaluation, answer_of_all, main_comparisons
+from uscl.evaluation.reporting.collection import MAIN_METRIC, Evaluation, answer_of_all, main_comparisons, main_entries
 from uscl.evaluation.reporting.pictures import NEIGHBOURS, NEIGHBOURS_COUNTED, Pictures
 from usdata.console import safe_text
 
@@ -102,6 +102,7 @@ def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> 
         "anchor": f"e{number}",
         "evaluation": evaluation,
         "summary": summary,
+        "entries": main_entries(summary),
         "sentences": answer_of_all([evaluation]),
         "bars": [_bars(summary, entry, chance) for entry in summary["weights"]],
         "metrics": _metrics(summary),
@@ -134,7 +135,13 @@ def _bars(summary: Mapping[str, Any], entry: Mapping[str, Any], chance: float) -
         values = entry["levels"][level]
         value, interval = _told(MAIN_METRIC, values)
         said = f"{called(entry['name'])} by {level}: {value} % {interval}"
-        bar = charts.interval_bar(values["pooled"].get(MAIN_METRIC), values["interval"].get(MAIN_METRIC), mark=chance, said=said)
+        bar = charts.interval_bar(
+            values["pooled"].get(MAIN_METRIC),
+            values["interval"].get(MAIN_METRIC),
+            mark=chance,
+            said=said,
+            doubtful=bool(entry.get("optimistic")),
+        )
         rows.append({"level": LEVEL_NAMES.get(level, level), "value": value, "interval": interval, "bar": bar})
     return {"name": entry["name"], "rows": rows}
 
@@ -249,7 +256,7 @@ def _folds(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for division in summary["folds"]:
         for part in division["parts"]:
-            values = [entry["levels"]["frame"]["per_fold"][len(rows)].get(MAIN_METRIC) for entry in summary["weights"]]
+            values = [entry["levels"]["frame"]["per_fold"][len(rows)].get(MAIN_METRIC) for entry in main_entries(dict(summary))]
             rows.append({"seed": division["seed"], "part": part, "values": [percent(value) for value in values]})
     return rows
 

@@ -23,7 +23,7 @@ from uscl.config import BACKBONES
 from uscl.evaluation.features import pooled_features, weights_digest
 from uscl.evaluation.report import called, percent
 from uscl.evaluation.reporting import charts
-from uscl.evaluation.reporting.collection import Evaluation
+from uscl.evaluation.reporting.collection import Evaluation, main_entries
 from uscl.evaluation.reporting.feature_map import principal_components, tsne
 from uscl.evaluation.reporting.heat import evidence, fit_probe, last_maps, share_outside
 from uscl.evaluation.reporting.neighbours import nearest_videos, shared_by_neighbours
@@ -257,7 +257,7 @@ def draw(
     rows_of = _row_numbers(dataset)
     of_weights, maps, notes = [], [], []
     pooled: dict[str, NDArray[np.float32]] = {}
-    for entry in summary["weights"]:
+    for entry in main_entries(summary):
         name, provenance = str(entry["name"]), entry["provenance"]
         own = evaluation.predictions[(evaluation.predictions["weights"] == name) & (evaluation.predictions["seed"] == 0)]
         if provenance["weights_sha256"] not in weights:
