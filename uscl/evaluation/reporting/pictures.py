@@ -275,6 +275,8 @@ def draw(
         maps += mapped
         notes += [line for line in [*said, *unmapped] if line not in notes]
         advance(1)
+    if summary["settings"]["kind"] == "finetune" and pooled:
+        notes.append("Neighbours and maps are of the features before fine-tuning: the trained networks are not kept.")
     galleries = _galleries(evaluation, of_weights, pooled, dataset, rows_of)
     return Pictures(of_weights, galleries, maps, notes)
 
