@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uscl.benchmark import bench as bench
     from uscl.embedding import embed as embed
     from uscl.evaluation import evaluate as evaluate
+    from uscl.evaluation.reporting import report as report
     from uscl.exporting import export as export
     from uscl.fitting import fit as fit
     from uscl.predicting import predict as predict
@@ -27,11 +28,12 @@ _FUNCTIONS = {
     "fit": ("uscl.fitting", "fit"),
     "predict": ("uscl.predicting", "predict"),
     "pretrain": ("uscl.train", "pretrain"),
+    "report": ("uscl.evaluation.reporting", "report"),
     "runs": ("uscl.run_list", "runs"),
     "sweep": ("uscl.sweeping", "sweep"),
 }
 
-__all__ = ["bench", "embed", "evaluate", "export", "fit", "predict", "pretrain", "runs", "sweep"]
+__all__ = ["bench", "embed", "evaluate", "export", "fit", "predict", "pretrain", "report", "runs", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

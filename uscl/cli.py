@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from usdata.console import one_line_errors
+from usdata.console import one_line_errors, safe_text
 
 app = typer.Typer(
     name="uscl",
@@ -380,6 +380,44 @@ def export(
         real = f"{result.compared} frames of the set and random ones" if result.compared else "random frames"
         print(f"ONNX Runtime and torch differ by {result.difference:.1g} at most, on {real}")
     print(f"{out}: {', '.join(result.files)}")
+
+
+@app.command()
+@one_line_errors
+def report(
+    evaluations: Annotated[list[Path], typer.Argument(metavar="EVAL...", help="Folders made by 'uscl evaluate'.")],
+    out: Annotated[Path, typer.Option(help="Folder to make for report.html, report.json and report.tex.")],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="SET", help="Draw evidence, neighbours and maps from this set, which was evaluated; may be given again."),
+    ] = None,
+    weights: Annotated[
+        list[str] | None, typer.Option(help="pictures: a run folder or file that was evaluated; may be given again. 'random' needs none.")
+    ] = None,
+    colour: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="pictures: colour maps by this column, too; may be given again.")
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put evaluations on one page, with what was compared with what, and as JSON and a LaTeX table.
+
+    \b
+    uscl report evaluation --out report
+    uscl report linear knn finetune --out report --pictures set --weights run --colour manufacturer
+    """
+    from uscl.evaluation.reporting import report as make
+
+    result = make(evaluations, out=out, pictures=pictures or (), weights=weights or (), colours=colour or (), overwrite=overwrite)
+    if as_json:
+        _print_json(result.content)
+    else:
+        for sentence in result.content["answer"]:
+            print(safe_text(sentence))
+        for entry in result.content["evaluations"]:
+            for sentence in entry["findings"]:
+                print(safe_text(f"{entry['name']}: {sentence}"))
+        print(f"report: {out}/report.html; as a table: {out}/report.tex")
 
 
 @app.command()

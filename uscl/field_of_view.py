@@ -1,9 +1,14 @@
 """Where the ultrasound lies in the stored frames, so that crops can stay inside it.
 
-In comes a data set's table of frames; out come boxes in pixels of the store. A frame whose field of view is not known has none.
+In comes a data set's table of frames; out come boxes in pixels of the store. A frame whose field of view is not known has none. For
+pictures also its outline: which pixels of the store lie inside.
 """
 
 from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,3 +55,40 @@ def video_boxes(boxes: np.ndarray, index: VideoIndex, size: int) -> np.ndarray:
     low = np.clip(np.floor(first + 1e-6), 0, size - 1).astype(np.int64)
     high = np.clip(np.ceil(last - 1e-6), low + 1, size).astype(np.int64)
     return np.concatenate([low, high - low], axis=1)
+
+
+def field_of_view_mask(geometry: str | None, box: np.ndarray, width: int, height: int, size: int) -> np.ndarray | None:
+    """Which pixels of a stored frame lie inside its field of view.
+
+    Args:
+        geometry: `fov_stored_geometry` of videos.parquet: JSON of a rectangle or of the sector of an annulus, in pixels of the image, whose
+            centres have whole coordinates; angles in degrees from straight down, positive to the right. None: not known.
+        box: (4,) of `frame_boxes`, which counts where the outline is not known.
+        width: Of the image that was stretched to the store's size, in pixels.
+        height: The same.
+        size: Height and width of stored frames.
+
+    Returns:
+        (size, size), True inside: by the pixels' centres; None where neither is known.
+    """
+    places = np.arange(size) + 0.5
+    x, y = (places * width / size - 0.5)[None, :], (places * height / size - 0.5)[:, None]
+    if geometry is not None:
+        return _inside(json.loads(geometry), x, y)
+    if np.isnan(box).any():
+        return None
+    top, left, bottom, right = box
+    return np.asarray(((places >= top) & (places <= bottom))[:, None] & ((places >= left) & (places <= right))[None, :])
+
+
+def _inside(shape: Mapping[str, Any], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(h, w) of x (1, w) and y (h, 1): which of these places a shape holds."""
+    if shape["kind"] == "rectangle":
+        across = (x >= shape["x"] - 0.5) & (x <= shape["x"] + shape["width"] - 0.5)
+        return np.asarray(across & (y >= shape["y"] - 0.5) & (y <= shape["y"] + shape["height"] - 0.5))
+    right, down = x - shape["apex_x"], y - shape["apex_y"]
+    radius, angle = np.hypot(right, down), np.degrees(np.arctan2(right, down))
+    ring = (radius >= shape["radius_inner"]) & (radius <= shape["radius_outer"])
+    inside = ring & (angle >= shape["angle_left_deg"]) & (angle <= shape["angle_right_deg"])
+    clip = shape.get("clip")
+    return np.asarray(inside & _inside({"kind": "rectangle", **clip}, x, y) if clip else inside)

@@ -158,7 +158,7 @@ def evaluate(
     summary["overlap"] = guarded.to_json()
     summary["notes"] = [*guarded.notes(), *summary["notes"]]
     predictions = _predictions(frames, groups, class_names, divisions, held)
-    _write(out, summary, predictions, opened, frames, store)
+    _write(out, summary, predictions, opened)
     return EvaluationResult(folder=out, summary=summary, predictions=predictions)
 
 
@@ -316,16 +316,17 @@ def _predictions(
     return pd.concat(parts, ignore_index=True)
 
 
-def _write(
-    out: Path, summary: dict[str, Any], predictions: pd.DataFrame, dataset: DataSet, frames: pd.DataFrame, store: FrameStore
-) -> None:
+def _write(out: Path, summary: dict[str, Any], predictions: pd.DataFrame, dataset: DataSet) -> None:
     """All three files; `evaluation.json` last, so a folder that has one is whole."""
-    from uscl.evaluation.report import render, worst_mistakes
+    from uscl.evaluation.reporting.collection import Evaluation
+    from uscl.evaluation.reporting.page import render
+    from uscl.evaluation.reporting.pictures import Pictures, worst_mistakes
 
     out.mkdir(parents=True, exist_ok=True)
     (out / EVALUATION).unlink(missing_ok=True)
     with atomic(out / PREDICTIONS) as temporary:
         pq.write_table(pa.Table.from_pandas(predictions, preserve_index=False), temporary, compression="zstd")
-    mistakes = worst_mistakes(predictions, summary["weights"][-1]["name"], frames, store)
-    write_text(out / REPORT, render(summary, mistakes))
+    evaluation = Evaluation("", summary, predictions)
+    pictures = Pictures([worst_mistakes(evaluation, summary["weights"][-1]["name"], dataset)])
+    write_text(out / REPORT, render([evaluation], {"": pictures}))
     write_json(out / EVALUATION, summary)

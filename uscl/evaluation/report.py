@@ -1,39 +1,23 @@
-"""The report of an evaluation: the answer in a sentence, tables and pictures; as an HTML page and on a terminal.
+"""An evaluation in words: the answer in a sentence, how it was measured; and on a terminal.
 
-In: the content of `evaluation.json`, and for the page the worst mistakes. Out: one self-contained page that loads nothing from a network
-and escapes every name, or tables of at most 80 columns.
+In: the content of `evaluation.json`. Out: sentences, or tables of at most 80 columns. The page is drawn by `uscl.evaluation.reporting`.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
-import jinja2
-import numpy as np
-import pandas as pd
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from uscl.evaluation.selection import ROW
 from uscl.evaluation.summary import REPORT
-from uscl.frames import FrameStore
 from usdata.console import safe_text
 
 if TYPE_CHECKING:
     from uscl.evaluation import EvaluationResult
 
-MISTAKES = 12
-MISTAKES_PER_VIDEO = 1
-THUMBNAIL_HEIGHT = 150
-THUMBNAIL_ASPECT = (0.6, 1.8)
-JPEG_QUALITY = 80
 TERMINAL_COLUMNS = 80
 MOST_CLASSES_ON_TERMINAL = 12
 METHODS = {"linear": "a linear probe of frozen features", "knn": "nearest neighbours of frozen features", "finetune": "fine-tuning"}
@@ -47,18 +31,7 @@ METRIC_NAMES = {
     "brier_score": "Brier score",
     "log_loss": "log loss",
 }
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A frame given to the wrong class with high confidence, and its picture as a data URI."""
-
-    frame_id: str
-    group: str
-    label: str
-    predicted: str
-    confidence: float
-    picture: str
+LEVEL_NAMES = {"frame": "frame", "video": "video", "video_vote": "video (vote)", "patient": "patient"}
 
 
 def answer(summary: dict[str, Any]) -> list[str]:
@@ -71,7 +44,7 @@ def answer(summary: dict[str, Any]) -> list[str]:
         frame = entry["levels"]["frame"]
         low, high = frame["interval"]["balanced_accuracy"]
         value = f"{percent(frame['pooled']['balanced_accuracy'])} % [{percent(low)}, {percent(high)}]"
-        name = _called(entry["name"])
+        name = called(entry["name"])
         verb = "reaches" if name == entry["name"] else "reach"
         reached.append(f"{name} {verb} {value} balanced accuracy by frame" if position == 0 else f"{name} {value}")
     chance = percent(1 / len(dataset["classes"]))
@@ -82,7 +55,7 @@ def answer(summary: dict[str, Any]) -> list[str]:
     for entry in summary["differences"]:
         if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy":
             low, high = entry["interval"]
-            between = f"{_called(entry['weights'])} less {_called(entry['reference'])}"
+            between = f"{called(entry['weights'])} less {called(entry['reference'])}"
             told = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
             verdict = "" if entry["established"] else ": the interval holds zero, so a difference is not established"
             sentences.append(f"The difference, {between}, is {told}{verdict}.")
@@ -99,61 +72,22 @@ def points(value: float) -> str:
     return f"{100 * value:+.1f}"
 
 
-def _called(name: str) -> str:
-    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(name, name)
+def called(name: str) -> str:
+    """How weights are called in a sentence."""
+    word, comma, rest = name.partition(", ")
+    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(word, word) + comma + rest
 
 
-def worst_mistakes(predictions: pd.DataFrame, weights: str, frames: pd.DataFrame, store: FrameStore) -> list[Mistake]:
-    """Up to 12 frames with the highest confidence in a wrong class under seed 0, one a video, the surest first."""
-    own = predictions[(predictions["weights"] == weights) & (predictions["seed"] == 0)]
-    confidence = own[[column for column in own.columns if column.startswith("probability_")]].max(axis=1)
-    wrong = own.assign(confidence=confidence)[own["label"] != own["predicted"]]
-    wrong = wrong.sort_values(["confidence", "frame_id"], ascending=[False, True]).groupby("video_id", sort=False).head(MISTAKES_PER_VIDEO)
-    row_numbers = dict(zip(frames["frame_id"], frames[ROW].tolist(), strict=True))
-    sizes = dict(zip(frames["frame_id"], zip(frames["width"].tolist(), frames["height"].tolist(), strict=True), strict=True))
-    found = []
-    for mistake in wrong.head(MISTAKES).to_dict("records"):
-        frame_id = str(mistake["frame_id"])
-        found.append(
-            Mistake(
-                frame_id=frame_id,
-                group=str(mistake["independent_group"]),
-                label=str(mistake["label"]),
-                predicted=str(mistake["predicted"]),
-                confidence=float(mistake["confidence"]),
-                picture=_picture(store.pixels[row_numbers[frame_id]], *sizes[frame_id]),
-            )
-        )
-    return found
+def method_of(summary: dict[str, Any]) -> str:
+    """What was done with the weights: 'a linear probe of frozen features'."""
+    kind = str(summary["settings"]["kind"])
+    return METHODS.get(kind, kind)
 
 
-def _picture(pixels: np.ndarray, width: int, height: int) -> str:
-    """A JPEG data URI in the frame's own proportions."""
-    aspect = float(np.clip(width / height, *THUMBNAIL_ASPECT))
-    small = cv2.resize(np.ascontiguousarray(pixels), (round(THUMBNAIL_HEIGHT * aspect), THUMBNAIL_HEIGHT), interpolation=cv2.INTER_AREA)
-    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
-
-
-def render(summary: dict[str, Any], mistakes: Sequence[Mistake]) -> str:
-    """The page. Every name in it is escaped; it loads nothing."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"percent": percent, "points": points, "called": _called}
-    return environment.get_template("report.html.jinja").render(
-        summary=summary,
-        answer=answer(summary),
-        mistakes=mistakes,
-        method=METHODS[summary["settings"]["kind"]],
-        metric_names=METRIC_NAMES,
-        chance=1 / len(summary["dataset"]["classes"]),
-        protocol=protocol(summary),
-    )
+def levels_of(summary: dict[str, Any]) -> list[str]:
+    """The levels that an evaluation has figures on, in the order of `LEVEL_NAMES`; others behind them."""
+    found = list(summary["weights"][0]["levels"])
+    return [level for level in LEVEL_NAMES if level in found] + [level for level in found if level not in LEVEL_NAMES]
 
 
 def protocol(summary: dict[str, Any]) -> list[str]:
@@ -230,7 +164,7 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
     for entry in summary["weights"]:
         spreads = {level: entry["levels"][level]["over_folds"]["balanced_accuracy"] for level in ("frame", "video")}
         told = ", ".join(f"{percent(s['mean'])} +- {percent(s['std'])} by {level}" for level, s in spreads.items())
-        console.print(Text(safe_text(f"{_called(entry['name'])}: balanced accuracy over {spreads['frame']['count']} folds {told}")))
+        console.print(Text(safe_text(f"{called(entry['name'])}: balanced accuracy over {spreads['frame']['count']} folds {told}")))
     console.print()
     _print_confusion(summary, console)
     for note in summary["notes"]:
@@ -240,7 +174,7 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
 def _print_confusion(summary: dict[str, Any], console: Console) -> None:
     last = summary["weights"][-1]
     classes = summary["dataset"]["classes"]
-    console.print(Text(safe_text(f"Held-out frames of {_called(last['name'])}: rows are the truth, columns the prediction")))
+    console.print(Text(safe_text(f"Held-out frames of {called(last['name'])}: rows are the truth, columns the prediction")))
     if len(classes) > MOST_CLASSES_ON_TERMINAL:
         console.print(f"{len(classes)} classes are too many for a terminal: see {REPORT}")
         return

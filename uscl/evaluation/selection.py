@@ -107,8 +107,8 @@ def _split(dataset: DataSet, text: str) -> tuple[str, str, list[str]]:
     return column, match["sign"], [value.strip() for value in match["values"].split("|")]
 
 
-def _column(dataset: DataSet, frames: pd.DataFrame, column: str) -> pd.Series:
-    """One value a frame: the frame's own, or its video's."""
+def column_values(dataset: DataSet, frames: pd.DataFrame, column: str) -> pd.Series:
+    """One value a frame: its own, or its video's where the table of frames lacks the column."""
     if column in frames.columns:
         return frames[column]
     return frames["video_id"].map(dataset.videos.set_index("video_id")[column])
@@ -116,7 +116,7 @@ def _column(dataset: DataSet, frames: pd.DataFrame, column: str) -> pd.Series:
 
 def _matches(dataset: DataSet, frames: pd.DataFrame, text: str) -> NDArray[np.bool_]:
     column, sign, values = _split(dataset, text)
-    equal = np.array([bool(_texts(cell) & set(values)) for cell in _column(dataset, frames, column)], dtype=bool)
+    equal = np.array([bool(_texts(cell) & set(values)) for cell in column_values(dataset, frames, column)], dtype=bool)
     return equal if sign == "=" else ~equal
 
 
@@ -134,7 +134,7 @@ def _texts(cell: object) -> set[str]:
 def _values_advice(dataset: DataSet, frames: pd.DataFrame, text: str) -> str:
     """What the column does hold, when that is short enough to say."""
     column, _, values = _split(dataset, text)
-    found = sorted(set().union(*(_texts(cell) for cell in _column(dataset, frames, column))) - {""})
+    found = sorted(set().union(*(_texts(cell) for cell in column_values(dataset, frames, column))) - {""})
     if len(found) <= SHOWN_VALUES:
         return f"'{column}' holds: " + (", ".join(found) if found else "nothing but null")
     advice = nearest(values[0], found)
