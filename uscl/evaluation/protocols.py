@@ -30,6 +30,8 @@ CUT = {
     "set": "the data set's own folds, taken as they are",
 }
 IN_TITLE = {"frame": ", folds by frame", "video": ", folds by video", "set": ", the set's folds", "group": ""}
+# What a difference between the epoch chosen on the test fold and the last one of the same training is of.
+SELECTION = "selection"
 # From held-out probabilities, names and folds to what `evaluation.json` says of them.
 Summarise = Callable[[Sequence[Held], Sequence[str], Mapping[str, str], Sequence[Folds]], dict[str, Any]]
 
@@ -166,7 +168,7 @@ def summarise_rows(
 
     The main row's own summary, to which the others' weights and differences are added, under names with their titles. New keys: `protocols`
     (for each row: what it is, why it is optimistic, what leaks, its folds and chosen epochs) and, in each of `weights`, `weights`,
-    `protocol` and `optimistic`.
+    `protocol` and `optimistic`; a difference has its row's key as `protocol`, or "selection" where it is what choosing the epoch adds.
 
     Args:
         rows: The main one first.
@@ -187,7 +189,7 @@ def summarise_rows(
         for entry in told["weights"]:
             entry |= {"weights": entry["name"], "protocol": row.key, "optimistic": row.optimistic, "name": row.name(entry["name"])}
         for each in told["differences"]:
-            each |= {"weights": row.name(each["weights"]), "reference": row.name(each["reference"])}
+            each |= {"weights": row.name(each["weights"]), "reference": row.name(each["reference"]), "protocol": row.key}
         if told["reference"] is not None:
             told["reference"] = row.name(told["reference"])
         protocols.append(_told(row, told["folds"], divisions[row.folds_by], chosen[row.key], frames, groups, duplicates))
@@ -202,7 +204,8 @@ def summarise_rows(
         for name in names:
             both = {last.name(name): name, best.name(name): name}
             found = [replace(each, weights=row.name(name)) for row in (last, best) for each in held[row.key] if each.weights == name]
-            whole["differences"] += summarise(found, list(both), both, divisions[best.folds_by])["differences"]
+            selection = summarise(found, list(both), both, divisions[best.folds_by])["differences"]
+            whole["differences"] += [{**each, "protocol": SELECTION} for each in selection]
     whole["protocols"] = protocols
     whole["notes"] = [*_notes(protocols, names), *whole["notes"]]
     return whole

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from uscl.evaluation.protocols import SELECTION
 from uscl.evaluation.selection import ROW
 from uscl.evaluation.summary import REPORT
 from uscl.frames import FrameStore
@@ -77,9 +78,15 @@ def answer(summary: dict[str, Any]) -> list[str]:
         *(_reached(summary, told) for told in summary["protocols"]),
         f"Naming always the same class would give {chance} %.",
     ]
+    main = summary["weights"][0]["protocol"]
     for entry in summary["differences"]:
-        if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy":
+        if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy" and entry["protocol"] in (main, SELECTION):
             low, high = entry["interval"]
+            if entry["protocol"] == SELECTION:
+                whose = _called(entry["weights"].partition(", ")[0])
+                added = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
+                sentences.append(f"Choosing the epoch on the test folds alone adds {added} to the figure of {whose}.")
+                continue
             between = f"{_called(entry['weights'])} less {_called(entry['reference'])}"
             told = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
             verdict = "" if entry["established"] else ": the interval holds zero, so a difference is not established"
