@@ -107,12 +107,11 @@ def test_networks_without_a_last_block_are_refused_and_timms_resnets_are_not() -
 def test_published_crops_keep_area_and_ratio() -> None:
     along = torch.linspace(0, 1, 64)
     ramps = torch.stack([along.expand(64, 64), along[:, None].expand(64, 64)])[:, None]
-    generator = torch.Generator().manual_seed(0)
     frames = ramps.repeat(200, 1, 1, 1)
     # The same draws for both ramps: one crop's width and height.
     x = flip_and_resized_crop(frames[0::2].contiguous(), torch.Generator().manual_seed(1))
     y = flip_and_resized_crop(frames[1::2].contiguous(), torch.Generator().manual_seed(1))
-    width = (x[:, 0, 32, -1] - x[:, 0, 32, 0]).abs() * 63 / 63
+    width = (x[:, 0, 32, -1] - x[:, 0, 32, 0]).abs()
     height = (y[:, 0, -1, 32] - y[:, 0, 0, 32]).abs()
     area, ratio = width * height, width / height
     assert 0.76 < area.min() < 0.85
@@ -121,4 +120,3 @@ def test_published_crops_keep_area_and_ratio() -> None:
     assert 1.1 < ratio.max() < 1.3
     flipped = (x[:, 0, 32, -1] < x[:, 0, 32, 0]).float().mean()
     assert 0.38 < flipped < 0.62
-    assert generator.initial_seed() == 0

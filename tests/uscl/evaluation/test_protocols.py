@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 from sklearn.metrics import confusion_matrix
 
 from tests.uscl.evaluation.texture_set import write_texture_set
 from uscl.backbones import seeded_backbone
 from uscl.evaluation import EvaluationResult, evaluate
+from uscl.evaluation.features import pooled_features
 from uscl.evaluation.finetune import HONEST, PUBLISHED, Inputs, Training, finetune
 from uscl.evaluation.folds import Folds
 from uscl.evaluation.held_out import HeldOut, Judged, hold_out
@@ -151,9 +153,6 @@ def test_the_chosen_epoch_is_trained_again_on_all_rows(noise: Path) -> None:
     found = single_fold(noise, labels, Row("honest", training=training, epoch="validation"))
     every = single_fold(noise, labels, Row("honest", training=training))
     backbone, store = seeded_backbone("resnet18", 0), open_store(dataset, size=SIZE)
-    import torch
-
-    from uscl.evaluation.features import pooled_features
 
     inputs = Inputs(torch.from_numpy(pooled_features(backbone, store, np.arange(len(labels)), name="random")), None)
     train, held = np.flatnonzero(~test), np.flatnonzero(test)
@@ -208,17 +207,12 @@ def test_own_folds_that_leak_are_refused_by_the_honest_protocol_and_told_by_the_
     )
     with pytest.raises(UserError, match="refused, because these stand both in training and in test"):
         evaluate("knn", folder, weights=["random"], out=tmp_path / "honest", image_size=SIZE)
-    for protocol in ("published", "both"):
-        settings: dict[str, Any] = {"protocol": protocol, "folds_by": "set"}
-        if protocol == "both":
-            with pytest.raises(UserError, match="refused"):
-                evaluate("knn", folder, weights=["random"], out=tmp_path / "both", image_size=SIZE, **settings)
-            settings["folds"] = None
-            continue
-        found = evaluate("knn", folder, weights=["random"], out=tmp_path / "out", image_size=SIZE, **settings)
-        assert (found.predictions["fold"] == found.predictions["video_id"].str[-2:].astype(int) // 4).all()
-        told = found.summary["protocols"][0]
-        assert told["leaks"] == [
-            {"seed": 0, "independent_groups": 4, "groups": 4, "patients": 0, "videos": 0, "equal_frames": 0, "duplicate_pairs": 0}
-        ]
-        assert "4 of 4 independent groups stand on both sides" in (found.folder / "report.html").read_text()
+    with pytest.raises(UserError, match="refused"):
+        evaluate("knn", folder, weights=["random"], out=tmp_path / "both", image_size=SIZE, protocol="both", folds_by="set")
+    found = evaluate("knn", folder, weights=["random"], out=tmp_path / "out", image_size=SIZE, protocol="published", folds_by="set")
+    assert (found.predictions["fold"] == found.predictions["video_id"].str[-2:].astype(int) // 4).all()
+    told = found.summary["protocols"][0]
+    assert told["leaks"] == [
+        {"seed": 0, "independent_groups": 4, "groups": 4, "patients": 0, "videos": 0, "equal_frames": 0, "duplicate_pairs": 0}
+    ]
+    assert "4 of 4 independent groups stand on both sides" in (found.folder / "report.html").read_text()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from uscl.evaluation.weights import architectures, result_names
+from uscl.evaluation.weights import _parted, architectures, result_names
 
 
 def test_an_architecture_alone_is_its_published_weights() -> None:
@@ -24,8 +24,5 @@ def test_an_architecture_alone_is_its_published_weights() -> None:
 def test_a_path_of_that_name_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resnet50").mkdir()
-    assert architectures(["resnet18:random", "random"])[0] == ("resnet18", "random")
-    from uscl.evaluation.weights import _parted
-
     assert _parted("resnet50") == ("", "resnet50")
     assert _parted("resnet34") == ("resnet34", "imagenet")
