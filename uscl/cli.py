@@ -70,8 +70,34 @@ class InputType(StrEnum):
 class TrainedLayers(StrEnum):
     """What `finetune` trains besides the new head."""
 
+    head = "head"
     last_block = "last-block"
+    last_stage = "last-stage"
     all = "all"
+
+
+class BatchNorm(StrEnum):
+    """What becomes of BatchNorm statistics in layers that are not trained."""
+
+    frozen = "frozen"
+    moving = "moving"
+
+
+class Protocol(StrEnum):
+    """Whose rules an evaluation keeps."""
+
+    honest = "honest"
+    published = "published"
+    both = "both"
+
+
+class FoldsBy(StrEnum):
+    """What the folds of the published protocol keep together."""
+
+    group = "group"
+    video = "video"
+    frame = "frame"
+    set = "set"
 
 
 def _print_version(wanted: bool) -> None:
@@ -179,7 +205,12 @@ def _sweep(
 def evaluate(
     kind: Annotated[Evaluation, typer.Argument(help="linear and knn: on frozen features; finetune: the last block or all of the network.")],
     dataset: DataSetArgument,
-    weights: Annotated[list[str], typer.Option(help="A run folder, a .safetensors file, or 'random'; may be given again, to compare.")],
+    weights: Annotated[
+        list[str],
+        typer.Option(
+            help="A run folder, a file of weights, 'random', 'imagenet', 'resnet50' or 'timm/NAME'; may be given again, to compare."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder to make for report.html, evaluation.json and predictions.parquet.")],
     image_size: Annotated[int | None, typer.Option(help="Pixels; by default the run's own, else 224.")] = None,
     folds: Annotated[int | None, typer.Option(help="Number of group folds; by default the data set's own folds.")] = None,
@@ -188,8 +219,26 @@ def evaluate(
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep these frames only ('|' between values; '!=' for not).")
     ] = None,
     classes: Annotated[str | None, typer.Option(help="Keep these labels only, with commas between.")] = None,
-    epochs: Annotated[int, typer.Option(help="finetune: epochs, fixed beforehand.")] = 30,
-    trained_layers: Annotated[TrainedLayers, typer.Option(help="finetune: what is trained besides the head.")] = TrainedLayers.last_block,
+    protocol: Annotated[
+        Protocol,
+        typer.Option(help="honest; published: the best epoch on each test fold, as papers report it, marked as optimistic; or both."),
+    ] = Protocol.honest,
+    folds_by: Annotated[
+        FoldsBy, typer.Option(help="Folds of the published protocol; set: the data set's own, leaking or not.")
+    ] = FoldsBy.group,
+    epochs: Annotated[int | None, typer.Option(help="finetune: epochs, fixed beforehand; 30, published 100.")] = None,
+    choose_epochs: Annotated[
+        bool, typer.Option("--choose-epochs", help="finetune: at most --epochs, by groups set apart from the training folds.")
+    ] = False,
+    trained_layers: Annotated[
+        TrainedLayers | None, typer.Option(help="finetune: what is trained besides the head; last-block by default.")
+    ] = None,
+    batch_norm: Annotated[
+        BatchNorm | None, typer.Option(help="finetune: BatchNorm statistics of layers that are not trained; frozen, published moving.")
+    ] = None,
+    label_shares: Annotated[
+        str | None, typer.Option(metavar="PERCENT,...", help="Learn from these shares of the labelled groups besides: 1,10,100.")
+    ] = None,
     allow_overlap: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Judge these weights though they were trained on clips evaluated here; may be given again."),
@@ -209,9 +258,12 @@ def evaluate(
     \b
     uscl evaluate linear demo/set --weights random --weights demo/run --out demo/evaluation
     uscl evaluate finetune set --weights run --out evaluation --seeds 3 --classes regular,covid
+    uscl evaluate finetune set --weights run --weights imagenet --out evaluation --protocol both
+    uscl evaluate linear set --weights random --weights run --out evaluation --label-shares 1,5,10,25,50,100
     """
     from uscl.evaluation import evaluate as run
     from uscl.evaluation.report import print_evaluation
+    from uscl.evaluation.shares import parse_shares
 
     result = run(
         kind.value,
@@ -223,8 +275,13 @@ def evaluate(
         folds=folds,
         where=where or (),
         classes=[name.strip() for name in classes.split(",")] if classes else None,
+        protocol=protocol.value,
+        folds_by=folds_by.value,
         epochs=epochs,
-        trained_layers=trained_layers.value,
+        choose_epochs=choose_epochs,
+        trained_layers=trained_layers.value if trained_layers is not None else None,
+        batch_norm=batch_norm.value if batch_norm is not None else None,
+        label_shares=parse_shares(label_shares) if label_shares is not None else None,
         allow_overlap=allow_overlap or (),
         without_overlap=without_overlap,
         pretraining_sets=pretraining_set or (),

@@ -8,18 +8,18 @@ selected and nothing is held out, so how good it is, is for `uscl evaluate` to s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from uscl.backbones import Backbone, ResNet
+from uscl.backbones import Backbone
 from uscl.classifier import CARD, PARTS, LinearHead, NeighbourHead, save_classifier
 from uscl.embedding import described, feature_blocks, sized_backbone
 from uscl.evaluation import finetune, probes
-from uscl.evaluation.features import layer3_activations
+from uscl.evaluation.finetune import TrainedLayers
 from uscl.evaluation.selection import ROW, select_frames
 from uscl.exporting.model_card import classifier_card
 from uscl.exporting.training_data import licences
@@ -36,7 +36,6 @@ from usdata.manifest import open_dataset
 from usdata.signals import stop_signals
 
 Head = Literal["linear", "knn", "finetune"]
-TrainedLayers = Literal["last-block", "all"]
 
 
 @dataclass(frozen=True)
@@ -93,9 +92,8 @@ def fit(
     opened = open_dataset(dataset)
     frames, _ = select_frames(opened, where=where, classes=classes)
     backbone, provenance, size = sized_backbone(weights, image_size)
-    if head == "finetune" and trained_layers == "last-block" and not isinstance(backbone, ResNet):
-        reason = f"are of {backbone.name}, which has no last residual block that could be trained alone"
-        raise UserError(weights, reason, "give --trained-layers all")
+    if head == "finetune":
+        finetune.trained_part(backbone, trained_layers, name=str(weights))  # refused where there is no such part
     class_names = [name for name in opened.classes if name in set(frames["label"])]
     labels = np.array([class_names.index(label) for label in frames["label"]], dtype=np.int64)
     before = known(named_architecture(str(weights))[1], provenance)
@@ -164,24 +162,23 @@ def _fitted(
     head: str,
     class_count: int,
     epochs: int,
-    trained_layers: str,
+    trained_layers: TrainedLayers,
     subject: str,
 ) -> tuple[Backbone, LinearHead | NeighbourHead, dict[str, Any], list[str]]:
     """The backbone as it is or as it was tuned, the head, the numbers that were fixed, and what there is to say about the fit."""
     if head == "finetune":
-        hidden = None
-        if trained_layers == "last-block":
-            assert isinstance(backbone, ResNet)
-            hidden = layer3_activations(backbone, store, rows, name=subject)
-        pixels = store.pixels[rows] if hidden is None else np.zeros(0, dtype=np.uint8)
-        model, loss = finetune.finetuned_classifier(backbone.cpu(), pixels, hidden, labels, class_count=class_count, epochs=epochs)
+        training = replace(
+            finetune.HONEST, epochs=epochs, trained_layers=trained_layers, views="light" if trained_layers == "all" else "whole"
+        )
+        inputs = finetune.prepare_inputs(backbone, store, rows, training, name=subject)
+        model, loss = finetune.finetuned_classifier(backbone.cpu(), inputs, labels, class_count=class_count, training=training)
         weight, bias = (parameter.detach().double().numpy() for parameter in (model.head.weight, model.head.bias))
         settings = {
             "epochs": epochs,
             "trained_layers": trained_layers,
-            "learning_rate": finetune.LEARNING_RATE,
-            "weight_decay": finetune.WEIGHT_DECAY,
-            "batch_size": finetune.BATCH,
+            "learning_rate": training.learning_rate,
+            "weight_decay": training.weight_decay,
+            "batch_size": training.batch_size,
             "last_loss": round(loss, 6),
         }
         return model.backbone, LinearHead(weight, bias), settings, []

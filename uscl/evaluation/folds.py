@@ -1,25 +1,27 @@
 """Who is held out when: folds that never split a patient, and the proof that they don't.
 
 In: the labelled frames of a data set (rows of `frames.parquet`) and its verified duplicates. Out: one fold number a frame. Guarantees:
-folds that are made here keep together all that belongs together; folds of any origin are checked before anything is trained, and a
-patient, video, group or duplicate on both sides is a refusal that names it.
+folds from `plan_folds` keep together all that belongs together; folds of any origin are checked before anything is trained, and a
+patient, video, group or duplicate on both sides is a refusal that names it. `leaky_folds` makes those of published evaluations, which leak
+by construction, and `count_leaks` says how far.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from usdata.duplicates.groups import independent_units
 from usdata.duplicates.leaks import find_leaks
 from usdata.errors import UserError
 
+FoldsBy = Literal["group", "video", "frame", "set"]
 DEFAULT_FOLDS = 5
 # Of this many seeded proposals the one whose test folds miss the fewest classes is taken; only labels and groups decide, never a score.
 PROPOSALS = 20
@@ -40,7 +42,7 @@ class Folds:
 
     Attributes:
         seed: Of the division.
-        origin: "data set" (its own fold column) or "made".
+        origin: "data set" (its own fold column), "made" (by group), "by video" or "by frame".
         fold: (n,) fold number of each frame, 0 to count - 1.
         count: How many folds there are.
     """
@@ -74,7 +76,9 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, row, strict=True)) for row in table.itertuples(index=False, name=None)]
 
 
-def make_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], *, count: int, seed: int, subject: str) -> NDArray[np.int64]:
+def make_folds(
+    labels: NDArray[np.str_], groups: NDArray[np.str_], *, count: int, seed: int, subject: str, unit: str = "independent group"
+) -> NDArray[np.int64]:
     """(n,) fold numbers, stratified by label, balanced by frames, no group split; the same for the same seed.
 
     Raises:
@@ -86,7 +90,7 @@ def make_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], *, count: int
             have = int(groups_of_class[label])
             raise UserError(
                 subject,
-                f"class '{label}' stands in {have} independent group{'s' if have != 1 else ''}, too few for {count} folds",
+                f"class '{label}' stands in {have} {unit}{'s' if have != 1 else ''}, too few for {count} folds",
                 f"use --folds {have}, or leave the class out with --where 'label!={label}'"
                 if have >= 2
                 else f"leave the class out with --where 'label!={label}'",
@@ -141,6 +145,65 @@ def plan_folds(
         wanted = count if count is not None else int(own.nunique()) if has_own else DEFAULT_FOLDS
         folds = Folds(seed, "made", make_folds(labels, groups, count=wanted, seed=seed, subject=subject), wanted)
     refuse_leakage(frames, folds.fold, duplicates, subject=subject)
+    _refuse_unlearnable(labels, folds, subject)
+    return folds
+
+
+def leaky_folds(frames: pd.DataFrame, by: FoldsBy, *, seed: int, count: int | None, subject: str) -> Folds:
+    """Folds as published evaluations make them: patients, and with "frame" videos too, stand on both sides.
+
+    Args:
+        frames: Labelled rows of `frames.parquet`, in order.
+        by: "frame" or "video": stratified by label, shuffled by the seed; "set": the set's own fold column as it is.
+        seed: Of the division.
+        count: Number of folds; None: that of the data set's own, else 5.
+        subject: What an error is about: the data set.
+
+    Raises:
+        UserError: There are too few frames or videos of a class, no fold column, or a class is missing from a training side.
+    """
+    labels, own = frames["label"].to_numpy(dtype=str), frames["fold"]
+    has_own = not own.isna().any() and own.nunique() >= 2
+    if by == "set":
+        if not has_own:
+            raise UserError(subject, "--folds-by set: not every labelled frame has a fold", "name another --folds-by")
+        values, fold = np.unique(own.to_numpy(dtype=np.int64), return_inverse=True)
+        if count is not None and count != len(values):
+            raise UserError(f"--folds {count}", f"the data set's own folds are {len(values)}", "leave out --folds, or --folds-by set")
+        folds = Folds(seed, "data set", fold.astype(np.int64), len(values))
+    else:
+        wanted = count if count is not None else int(own.nunique()) if has_own else DEFAULT_FOLDS
+        fold = _by_frame(labels, wanted, seed, subject) if by == "frame" else _by_video(frames, labels, wanted, seed, subject)
+        folds = Folds(seed, f"by {by}", fold, wanted)
+    _refuse_unlearnable(labels, folds, subject)
+    return folds
+
+
+def _by_video(frames: pd.DataFrame, labels: NDArray[np.str_], count: int, seed: int, subject: str) -> NDArray[np.int64]:
+    return make_folds(labels, frames["video_id"].to_numpy(dtype=str), count=count, seed=seed, subject=subject, unit="video")
+
+
+def _by_frame(labels: NDArray[np.str_], count: int, seed: int, subject: str) -> NDArray[np.int64]:
+    names, sizes = np.unique(labels, return_counts=True)
+    if sizes.min() < count:
+        reason = f"class '{names[sizes.argmin()]}' has {sizes.min()} frames, too few for {count} folds"
+        raise UserError(subject, reason, f"leave it out with --where 'label!={names[sizes.argmin()]}'")
+    splitter = StratifiedKFold(n_splits=count, shuffle=True, random_state=np.random.RandomState([seed]))
+    fold = np.full(len(labels), -1, dtype=np.int64)
+    for number, (_, held_out) in enumerate(splitter.split(np.zeros(len(labels)), labels)):
+        fold[held_out] = number
+    return fold
+
+
+def count_leaks(frames: pd.DataFrame, fold: NDArray[np.int64], groups: NDArray[np.str_], duplicates: pd.DataFrame) -> dict[str, int]:
+    """How many of each kind stand both in training and in test: independent groups, and what `refuse_leakage` looks for."""
+    found = find_leaks(frames.assign(part=[str(number) for number in fold]), duplicates).found
+    independent = int((pd.Series(fold).groupby(groups).nunique() > 1).sum())
+    return {"independent_groups": independent, **{kind: len(found[kind]) for kind in CALLED}}
+
+
+def _refuse_unlearnable(labels: NDArray[np.str_], folds: Folds, subject: str) -> None:
+    """Every class must stand on the training side of every fold."""
     every_class = set(labels)
     for number, train, _ in folds:
         absent = sorted(every_class - set(labels[train]))
@@ -150,7 +213,6 @@ def plan_folds(
                 f"class '{absent[0]}' stands in fold {number} only, so nothing is left to learn it from when that fold is held out",
                 f"make other folds with --folds {DEFAULT_FOLDS}, or leave it out with --where 'label!={absent[0]}'",
             )
-    return folds
 
 
 def refuse_leakage(frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd.DataFrame, *, subject: str) -> None:

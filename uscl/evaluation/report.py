@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from uscl.evaluation.protocols import SELECTION
 from uscl.evaluation.summary import REPORT
 from usdata.console import safe_text
 
@@ -34,32 +35,59 @@ METRIC_NAMES = {
 LEVEL_NAMES = {"frame": "frame", "video": "video", "video_vote": "video (vote)", "patient": "patient"}
 
 
+# A protocol on a terminal, below the weights' name: by its key, and whether it is optimistic.
+_SHORT = {
+    ("published", True): "published, optimistic",
+    ("published-last-epoch", False): "same, last epoch",
+    ("published-last-epoch", True): "last ep., optimistic",
+}
+
+
 def answer(summary: dict[str, Any]) -> list[str]:
     """The answer in sentences: what was held out, what each of the weights reaches, and whether they differ."""
-    dataset, folds = summary["dataset"], summary["folds"]
-    seeds = len(folds)
-    repeated = f", repeated with {seeds} seeds" if seeds > 1 else ""
-    reached = []
-    for position, entry in enumerate(summary["weights"]):
-        frame = entry["levels"]["frame"]
-        low, high = frame["interval"]["balanced_accuracy"]
-        value = f"{percent(frame['pooled']['balanced_accuracy'])} % [{percent(low)}, {percent(high)}]"
-        name = called(entry["name"])
-        verb = "reaches" if name == entry["name"] else "reach"
-        reached.append(f"{name} {verb} {value} balanced accuracy by frame" if position == 0 else f"{name} {value}")
+    dataset = summary["dataset"]
     chance = percent(1 / len(dataset["classes"]))
     sentences = [
-        f"On {dataset['groups']} independent groups held out in {folds[0]['count']} folds{repeated}, {'; '.join(reached)}.",
+        *(_reached(summary, told) for told in summary["protocols"]),
         f"Naming always the same class would give {chance} %.",
     ]
+    main = summary["weights"][0]["protocol"]
     for entry in summary["differences"]:
-        if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy":
+        if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy" and entry["protocol"] in (main, SELECTION):
             low, high = entry["interval"]
+            if entry["protocol"] == SELECTION:
+                whose = called(entry["weights"].partition(", ")[0])
+                added = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
+                sentences.append(f"Choosing the epoch on the test folds alone adds {added} to the figure of {whose}.")
+                continue
             between = f"{called(entry['weights'])} less {called(entry['reference'])}"
             told = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
             verdict = "" if entry["established"] else ": the interval holds zero, so a difference is not established"
             sentences.append(f"The difference, {between}, is {told}{verdict}.")
     return sentences
+
+
+def _reached(summary: dict[str, Any], told: dict[str, Any]) -> str:
+    """What each of the weights reaches by one protocol, in a sentence."""
+    folds, seeds = told["folds"], len(told["folds"])
+    repeated = f", repeated with {seeds} seeds" if seeds > 1 else ""
+    reached = []
+    for position, entry in enumerate(entry for entry in summary["weights"] if entry["protocol"] == told["key"]):
+        frame = entry["levels"]["frame"]
+        low, high = frame["interval"]["balanced_accuracy"]
+        value = f"{percent(frame['pooled']['balanced_accuracy'])} % [{percent(low)}, {percent(high)}]"
+        name = called(entry["weights"])
+        verb = "reaches" if name == entry["weights"] else "reach"
+        reached.append(f"{name} {verb} {value} balanced accuracy by frame" if position == 0 else f"{name} {value}")
+    honest = f"On {summary['dataset']['groups']} independent groups held out in {folds[0]['count']} folds{repeated}"
+    lead = honest if told["key"] == "honest" else f"By the {told['title']}, {folds[0]['count']} folds{repeated}"
+    return f"{lead}, {'; '.join(reached)}."
+
+
+def judged_name(summary: dict[str, Any]) -> str:
+    """The last weights of the main protocol: the ones whose confusions and mistakes are shown."""
+    main = summary["weights"][0]["protocol"]
+    return [entry["name"] for entry in summary["weights"] if entry["protocol"] == main][-1]
 
 
 def percent(value: float | None) -> str:
@@ -92,14 +120,22 @@ def levels_of(summary: dict[str, Any]) -> list[str]:
 
 def protocol(summary: dict[str, Any]) -> list[str]:
     """How the figures came about, in sentences."""
-    settings, folds = summary["settings"], summary["folds"]
-    origins = {division["origin"] for division in folds}
-    where_from = {"made": "made for this evaluation", "data set": "the data set's own"}
-    told = " and ".join(where_from[origin] for origin in sorted(origins, reverse=True))
-    lines = [
-        f"The folds are {told}: no patient, video, group or known duplicate stands on both sides of any; this was checked before"
-        " anything was trained.",
-        "Every figure is over held-out frames, and nothing was chosen on them.",
+    settings = summary["settings"]
+    where_from = {"made": "made for this evaluation", "data set": "the data set's own", "by frame": "by frame", "by video": "by video"}
+    lines = []
+    for told in summary["protocols"]:
+        origins = " and ".join(where_from[origin] for origin in sorted({division["origin"] for division in told["folds"]}, reverse=True))
+        line = f"{told['title'][0].upper()}{told['title'][1:]}: its folds are {origins}"
+        if told["folds_by"] == "group":
+            line += (
+                ": no patient, video, group or known duplicate stands on both sides of any; this was checked before anything was trained"
+            )
+        else:
+            crossing = ", ".join(str(leak["independent_groups"]) for leak in told["leaks"])
+            line += f": {crossing} of {summary['dataset']['groups']} independent groups stand on both sides of some"
+        chosen = {"test": "the epoch is chosen on each test fold", "validation": "the epoch is chosen on a part of the training folds"}
+        lines.append(f"{line}; {chosen.get(told['epoch'], 'nothing is chosen on held-out frames')}.")
+    lines += [
         "A video's probabilities are the mean of its frames'. Balanced accuracy (mean recall), macro F1 and AUROC (one against the rest)"
         " are means over the classes that occur among the held-out items.",
         f"Brackets are 95 % intervals from {summary['interval']['resamples']} resamples of whole groups, widened for few groups of unequal"
@@ -111,13 +147,9 @@ def protocol(summary: dict[str, Any]) -> list[str]:
     elif settings["kind"] == "knn":
         lines.append(f"{settings['neighbours']} neighbours by cosine, weighted by exp(similarity / {settings['temperature']:g}).")
     else:
-        frozen = "the last residual stage and a new head; the rest stays frozen, BatchNorm statistics too"
-        trained = {"last-block": frozen, "all": "all layers and a new head, on frames flipped and lightly cropped at random"}
-        lines.append(
-            f"Trained: {trained[settings['trained_layers']]}. Adam, learning rate {settings['learning_rate']:g} with cosine decay,"
-            f" weight decay {settings['weight_decay']:g}, batches of {settings['batch_size']}, {settings['epochs']} epochs, fixed"
-            " beforehand; the last epoch's weights are judged."
-        )
+        lines += [_training_told(told) for told in summary["protocols"] if told["key"] != "published-last-epoch"]
+    if settings["label_shares"]:
+        lines.append("Label efficiency: nested shares of the training groups of each label, at least one a label, on the same test folds.")
     for entry in summary["overlap"]["weights"]:
         if entry["level"] == "clips" and not entry["seen"]:
             lines.append(
@@ -129,6 +161,30 @@ def protocol(summary: dict[str, Any]) -> list[str]:
     if settings["classes"]:
         lines.append("Only the classes " + ", ".join(settings["classes"]) + ".")
     return lines
+
+
+def _training_told(told: dict[str, Any]) -> str:
+    """How one protocol fine-tunes, in a sentence."""
+    training = told["training"]
+    parts = {
+        "head": "a new head",
+        "last-block": "the last residual block and a new head",
+        "last-stage": "the last residual stage and a new head",
+        "all": "all layers and a new head",
+    }
+    rest = {"frozen": "; the rest stays frozen, BatchNorm statistics too", "moving": "; the rest is frozen but for BatchNorm statistics"}
+    views = {"whole": "whole frames", "light": "frames flipped and lightly cropped", "published": "frames flipped and cropped as published"}
+    epochs = {
+        "fixed": f"{training['epochs']} epochs, fixed beforehand, and the last epoch's weights are judged",
+        "validation": f"of {training['epochs']} epochs as many as are best on groups of the training folds set apart, then again on all",
+        "test": f"{training['epochs']} epochs, and of each fold the best on its test part is taken",
+    }
+    return (
+        f"{told['title'][0].upper()}{told['title'][1:]}: trained are {parts[training['trained_layers']]}"
+        f"{rest[training['batch_norm']] if training['trained_layers'] != 'all' else ''}; {views[training['views']]}; Adam, learning rate"
+        f" {training['learning_rate']:g} with cosine decay, weight decay {training['weight_decay']:g}, batches of {training['batch_size']};"
+        f" {epochs[told['epoch']]}."
+    )
 
 
 def print_evaluation(result: EvaluationResult, console: Console | None = None) -> None:
@@ -149,7 +205,7 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
             low, high = values["interval"]["balanced_accuracy"]
             pooled = values["pooled"]
             table.add_row(
-                Text(safe_text(entry["name"]) if level == "frame" else ""),
+                Text(safe_text(entry["weights"]) if level == "frame" else _SHORT.get((entry["protocol"], entry["optimistic"]), "")),
                 level,
                 percent(pooled["accuracy"]),
                 f"{percent(pooled['balanced_accuracy'])} [{percent(low)}, {percent(high)}]",
@@ -172,7 +228,7 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
 
 
 def _print_confusion(summary: dict[str, Any], console: Console) -> None:
-    last = summary["weights"][-1]
+    last = next(entry for entry in summary["weights"] if entry["name"] == judged_name(summary))
     classes = summary["dataset"]["classes"]
     console.print(Text(safe_text(f"Held-out frames of {called(last['name'])}: rows are the truth, columns the prediction")))
     if len(classes) > MOST_CLASSES_ON_TERMINAL:

@@ -18,10 +18,11 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_m
 
 from tests.uscl.evaluation.texture_set import video_name, write_texture_set
 from uscl.backbones import seeded_backbone
-from uscl.evaluation import EvaluationResult, _names, evaluate
-from uscl.evaluation.features import layer3_activations, pooled_features
+from uscl.evaluation import EvaluationResult, evaluate
+from uscl.evaluation.features import frozen_activations, pooled_features
 from uscl.evaluation.finetune import flip_and_crop
 from uscl.evaluation.report import answer, print_evaluation
+from uscl.evaluation.weights import result_names
 from uscl.frames import open_store
 from uscl.models import load_backbone
 from usdata.errors import UserError
@@ -135,7 +136,7 @@ def test_knn(textures: Path, tmp_path: Path) -> None:
     assert found.summary["settings"]["neighbours"] == 20
 
 
-@pytest.mark.parametrize(("layers", "epochs"), [("last-block", 15), ("all", 8)])
+@pytest.mark.parametrize(("layers", "epochs"), [("last-block", 15), ("last-stage", 15), ("all", 8)])
 def test_finetuning_learns_and_repeats(layers: str, epochs: int, tmp_path: Path) -> None:
     folder = write_texture_set(tmp_path / "set", textures=("across", "down") * 4, frames_per_video=8)
     settings = {"weights": ["random"], "image_size": SIZE, "folds": 2, "trained_layers": layers}
@@ -154,10 +155,11 @@ def test_cached_activations_are_the_backbone_cut_in_two(textures: Path) -> None:
     backbone, _ = load_backbone("random")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     rows = np.array([5, 0, 40])
-    hidden = layer3_activations(backbone, store, rows, name="random")
-    with torch.inference_mode():
-        joined = backbone.forward_from_layer4(hidden.float()).numpy()
-    np.testing.assert_allclose(joined, pooled_features(backbone, store, rows, name="random"), rtol=5e-3, atol=5e-3)
+    for blocks in (0, 1):
+        hidden = frozen_activations(backbone, store, rows, blocks=blocks, name="random")
+        with torch.inference_mode():
+            joined = backbone.avgpool(backbone.layer4[blocks:](hidden.float())).flatten(1).numpy()
+        np.testing.assert_allclose(joined, pooled_features(backbone, store, rows, name="random"), rtol=5e-3, atol=5e-3)
     after = backbone.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items()), "BatchNorm statistics moved"
 
@@ -237,11 +239,11 @@ def test_weights_of_equal_file_names_are_called_by_the_end_of_their_paths(textur
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(other_weights.read_bytes())
         words.append(str(tmp_path / name))
-    assert _names([words[0], words[1], "random"]) == ["a/w.safetensors", "b/w.safetensors", "random"]
-    assert _names(words) == ["x/a/w.safetensors", "b/w.safetensors", "y/a/w.safetensors", "random"]
-    assert _names(["random", words[3]]) == ["random", "z/random"]
+    assert result_names([words[0], words[1], "random"]) == ["a/w.safetensors", "b/w.safetensors", "random"]
+    assert result_names(words) == ["x/a/w.safetensors", "b/w.safetensors", "y/a/w.safetensors", "random"]
+    assert result_names(["random", words[3]]) == ["random", "z/random"]
     with pytest.raises(UserError, match="the same weights twice"):
-        _names([words[0], str(tmp_path / "x" / ".." / "x" / "a" / "w.safetensors")])
+        result_names([words[0], str(tmp_path / "x" / ".." / "x" / "a" / "w.safetensors")])
     found = evaluate("knn", textures, weights=words[:2], out=tmp_path / "out", image_size=SIZE)
     assert [entry["name"] for entry in found.summary["weights"]] == ["a/w.safetensors", "b/w.safetensors"]
     assert str(tmp_path) not in (found.folder / "report.html").read_text() + (found.folder / "evaluation.json").read_text()
@@ -261,7 +263,7 @@ class Loads(HTMLParser):
         self.fetched += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action", "poster")]
 
 
-def test_report_loads_nothing_and_escapes_hostile_names(tmp_path: Path) -> None:
+def test_report_loads_nothing_and_escapes_hostileresult_names(tmp_path: Path) -> None:
     hostile = '<script src="http://evil.example/x.js"></script>'
     labels = [hostile if texture == "across" else "a & b" for texture in ("across", "down") * 4]
     wrong = [labels[video] if video < 4 else labels[video - 1] for video in range(8)]

@@ -1,0 +1,78 @@
+"""The files of an evaluation.
+
+In: what was found. Out: `predictions.parquet`, `report.html`, and `evaluation.json` last, so that a folder that has one is whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from uscl.evaluation.folds import Folds, FoldsBy
+from uscl.evaluation.protocols import Row
+from uscl.evaluation.summary import EVALUATION, PREDICTIONS, REPORT, Held
+from usdata.errors import UserError
+from usdata.files import atomic, write_json, write_text
+from usdata.manifest import DataSet
+
+
+def refuse_existing(out: Path, overwrite: bool) -> None:
+    """Nothing that stands is replaced unasked.
+
+    Raises:
+        UserError: `out` is a file, or a folder with something in it.
+    """
+    if out.exists() and not out.is_dir():
+        raise UserError(out, "is a file, and the results need a folder", "name another --out")
+    if out.is_dir() and any(out.iterdir()) and not overwrite:
+        raise UserError(out, "exists already and is left as it is", "name another --out, or pass --overwrite")
+
+
+def predictions_table(
+    frames: pd.DataFrame,
+    groups: NDArray[np.str_],
+    class_names: Sequence[str],
+    rows: Sequence[Row],
+    divisions: Mapping[FoldsBy, Sequence[Folds]],
+    held: Mapping[str, Sequence[Held]],
+) -> pd.DataFrame:
+    """A row per protocol, weights, seed and held-out frame."""
+    parts = []
+    for row in rows:
+        for entry in held[row.key]:
+            table = frames[["frame_id", "video_id", "group_id"]].copy()
+            table["independent_group"] = groups
+            table["fold"] = divisions[row.folds_by][entry.seed].fold
+            table["seed"] = entry.seed
+            table["weights"] = row.name(entry.weights)
+            table["protocol"] = row.key
+            table["label"] = frames["label"]
+            table["predicted"] = np.array(class_names)[entry.probabilities.argmax(axis=1)]
+            for index, name in enumerate(class_names):
+                table[f"probability_{name}"] = entry.probabilities[:, index]
+            parts.append(table)
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_results(out: Path, summary: dict[str, Any], predictions: pd.DataFrame, dataset: DataSet) -> None:
+    """All three files."""
+    from uscl.evaluation.report import judged_name
+    from uscl.evaluation.reporting.collection import Evaluation
+    from uscl.evaluation.reporting.page import render
+    from uscl.evaluation.reporting.pictures import Pictures, worst_mistakes
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / EVALUATION).unlink(missing_ok=True)
+    with atomic(out / PREDICTIONS) as temporary:
+        pq.write_table(pa.Table.from_pandas(predictions, preserve_index=False), temporary, compression="zstd")
+    evaluation = Evaluation("", summary, predictions)
+    pictures = Pictures([worst_mistakes(evaluation, judged_name(summary), dataset)])
+    write_text(out / REPORT, render([evaluation], {"": pictures}))
+    write_json(out / EVALUATION, summary)
