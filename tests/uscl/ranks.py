@@ -120,8 +120,9 @@ def contrast(recipe: str, part: slice) -> dict[str, torch.Tensor]:
     """Two batches through a method's projector and comparison, of this part of their videos; gradients of both together."""
     from uscl.methods import make_method
 
-    config = load_config(recipe, ["image_size=32", "moco.queue=9", "projector.hidden=8", "projector.width=6"])
-    method = make_method(config, classes=2)[0].double().train()
+    small = [] if recipe == "supervised" else ["projector.hidden=8", "projector.width=6"]
+    small += ["moco.queue=9"] if recipe in ("moco-v2", "ucl") else []
+    method = make_method(load_config(recipe, ["image_size=32", *small]), classes=2)[0].double().train()
     groups, losses = torch.tensor([0, 1, 2, 3, 0, 1, 4]), []
     for batch in range(2):
         rows = torch.randn(4, CONTRASTED, method.backbone.width, generator=torch.Generator().manual_seed(batch), dtype=torch.float64)
