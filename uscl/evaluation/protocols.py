@@ -59,15 +59,16 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What stands behind the weights' name in results; nothing for the honest protocol."""
-        if self.key == "honest":
-            return ""
-        told = "published protocol" if self.key == "published" else "published training, last epoch"
-        return f"{told}{IN_TITLE[self.folds_by]}{' (optimistic)' if self.optimistic else ''}"
+        """What it is called in a sentence; nothing for the honest protocol."""
+        return f"{self._what()}{' (optimistic)' if self.optimistic else ''}"
 
     def name(self, weights: str) -> str:
-        """How weights are called in results when they are judged this way."""
-        return f"{weights}, {self.title}" if self.title else weights
+        """How weights are called in results when they are judged this way: the warning comes first, where a name may be cut short."""
+        return weights if self.key == "honest" else f"{weights} ({'optimistic: ' if self.optimistic else ''}{self._what()})"
+
+    def _what(self) -> str:
+        told = {"honest": "", "published": "published protocol", "published-last-epoch": "published training, last epoch"}
+        return f"{told[self.key]}{IN_TITLE[self.folds_by]}"
 
     def reasons(self) -> list[str]:
         """Why it is optimistic."""

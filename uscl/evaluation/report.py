@@ -56,7 +56,7 @@ def answer(summary: dict[str, Any]) -> list[str]:
         if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy" and entry["protocol"] in (main, SELECTION):
             low, high = entry["interval"]
             if entry["protocol"] == SELECTION:
-                whose = called(entry["weights"].partition(", ")[0])
+                whose = called(entry["weights"].rpartition(" (")[0])
                 added = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
                 sentences.append(f"Choosing the epoch on the test folds alone adds {added} to the figure of {whose}.")
                 continue
@@ -102,8 +102,8 @@ def points(value: float) -> str:
 
 def called(name: str) -> str:
     """How weights are called in a sentence."""
-    word, comma, rest = name.partition(", ")
-    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(word, word) + comma + rest
+    word, bracket, rest = name.partition(" (")
+    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(word, word) + bracket + rest
 
 
 def method_of(summary: dict[str, Any]) -> str:

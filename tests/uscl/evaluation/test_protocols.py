@@ -73,8 +73,8 @@ def test_what_is_optimistic_says_so_everywhere(both: EvaluationResult) -> None:
     names = [each["name"] for each in both.summary["weights"]]
     assert names == [
         "random",
-        "random, published protocol, folds by video (optimistic)",
-        "random, published training, last epoch, folds by video (optimistic)",
+        "random (optimistic: published protocol, folds by video)",
+        "random (optimistic: published training, last epoch, folds by video)",
     ]
     assert [each["optimistic"] for each in both.summary["weights"]] == [False, True, True]
     assert any(f"the best of {EPOCHS} epochs is chosen on each test fold" in note for note in both.summary["notes"])
