@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,6 @@ from uscl.backbones import Backbone, seeded_backbone
 from uscl.classifier import open_classifier
 from uscl.embedding import embed
 from uscl.evaluation import finetune
-from uscl.evaluation.features import layer3_activations
 from uscl.fitting import fit
 from uscl.frames import open_store
 from uscl.predicting import predict
@@ -138,15 +138,17 @@ def test_a_fine_tuned_network_is_kept_whole(layers: str, labelled: Path, tmp_pat
     dataset, backbone = open_dataset(labelled), seeded_backbone("resnet18", 0)
     store, rows = open_store(dataset, size=SIZE), np.arange(60)
     labels = np.array([sorted(KINDS).index(label) for label in dataset.frames["label"]])
-    if layers == "all":
-        expected, _ = finetune.finetune_all(backbone, store.pixels, labels, rows, rows, class_count=3, epochs=2, seed=(0, 0))
-    else:
-        hidden = layer3_activations(backbone, store, rows, name="random")
-        expected, _ = finetune.finetune_last_stage(backbone, hidden, labels, rows, rows, class_count=3, epochs=2, seed=(0, 0))
+    training = replace(finetune.HONEST, epochs=2, trained_layers=layers, views="light" if layers == "all" else "whole")  # type: ignore[arg-type]
+    inputs = finetune.prepare_inputs(backbone, store, rows, training, name="random")
+    seed = (0, 0)
+    found = finetune.finetune(backbone.cpu(), inputs, labels, rows, rows, class_count=3, training=training, seed=seed)
+    expected = found.probabilities[0]
     table = pd.read_parquet(result.out / "frames.parquet")
     np.testing.assert_allclose(probabilities(table, sorted(KINDS)), expected, atol=0.01)  # activations are kept in half precision
     start, tuned = seeded_backbone("resnet18", 0).tensors(), open_classifier(tmp_path / "model").backbone.tensors()
     changed = {name.partition(".")[0] for name, value in start.items() if not torch.equal(value, tuned[name])}
+    if layers == "last-block":
+        assert all(name.startswith("layer4.1.") for name, value in start.items() if not torch.equal(value, tuned[name]))
     assert changed == ({"layer4"} if layers == "last-block" else {"conv1", "bn1", "layer1", "layer2", "layer3", "layer4"})
 
 

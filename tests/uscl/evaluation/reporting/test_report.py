@@ -291,15 +291,14 @@ def test_a_protocol_beside_the_main_one_is_marked_and_is_not_pictured(made: Made
     for row in summary["differences"]:
         row["protocol"] = "honest"
     other = copy.deepcopy(summary["weights"][0])
-    other |= {"name": "random, published protocol (optimistic)", "protocol": "published", "optimistic": True}
+    other |= {"name": "random (optimistic: published protocol)", "protocol": "published", "optimistic": True}
     del other["levels"]["frame"]["per_fold"][1:]
     summary["weights"].append(other)
     extra = {**summary["differences"][0], "protocol": "selection", "metric": "balanced_accuracy", "level": "frame"}
     summary["differences"].append(extra)
-    summary["protocols"] = [{"key": "honest", "folds": summary["folds"]}]
     evaluation = Evaluation("", summary, pd.read_parquet(made.linear / "predictions.parquet"))
     page = page_of(summary, made)
     assert page.count('class="interval doubtful"') == 3, "frame, video, patient"
-    assert "random weights, published protocol (optimistic)" in page
+    assert "random weights (optimistic: published protocol)" in page
     assert len(main_comparisons([evaluation])) == 1
     assert "published" not in page.split("<h3>Folds</h3>")[1].split("</thead>")[0]
