@@ -7,7 +7,7 @@ CLIPS holds the folders covid_blues/ and pocus_lung/ with their labels.csv. Each
 size, the batch size, the epochs, the precision and what `--set` says, and once for each seed; a run that is finished is not trained again,
 so the program may be stopped and started again. Judged are frozen features by k nearest neighbours and by a linear probe, on folds that no
 group crosses, with random weights (as many initialisations) beside them. Intervals resample groups, and pretraining seeds with them, the
-same groups for both sides of a difference.
+same groups for both sides of a difference, and are widened for few groups (`uscl.evaluation.metrics`).
 """
 
 from __future__ import annotations
@@ -115,7 +115,8 @@ def predictions(
     command("uscl", *words, "--weights", RANDOM, *(word for run in done.values() for word in ("--weights", run)))
     table = pd.read_parquet(out / "predictions.parquet")
     named = {run.name: key for key, run in done.items()}
-    found = {key: table[table["weights"].str.endswith(name)] for name, key in named.items()}
+    last = table["weights"].str.split("/").str[-1]
+    found = {key: table[last == name] for name, key in named.items()}
     random = table[table["weights"] == RANDOM]
     return {**{(RANDOM, int(seed)): part for seed, part in random.groupby("seed")}, **found}
 
@@ -133,7 +134,8 @@ def table(found: dict[tuple[str, int], pd.DataFrame], done: dict[tuple[str, int]
             per_seed = metrics.scores_of_confusion(own.sum(axis=1).astype(float))["balanced_accuracy"]
             ours, theirs = resampled(own), resampled(random)
             base = metrics.scores_of_confusion(random.sum(axis=1).astype(float))["balanced_accuracy"].mean()
-            low, high = np.percentile(100 * (ours - theirs), (2.5, 97.5))
+            quantile = metrics.widened_quantile(own[0].sum(axis=2))
+            low, high = (100 * end for end in metrics.interval(ours - theirs, quantile=quantile))
             seeds = f"{100 * per_seed.min():.1f} to {100 * per_seed.max():.1f}"
             difference = "" if recipe == RANDOM else f"{100 * (per_seed.mean() - base):+.1f} [{low:+.1f}, {high:+.1f}]"
             cells.append((100 * per_seed.mean(), seeds, difference))

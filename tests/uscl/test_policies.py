@@ -476,6 +476,6 @@ def test_a_run_of_partners_and_none_whose_negatives_nobody_reads(
     result = pretrain(dataset.folder, out=tmp_path / "run", overrides=[*small, "checkpoint.log_every_steps=1", *overrides])
     assert np.isfinite(result.metrics["loss"])
     assert "pairs.column=device: 2 values, which 6 of 9 videos have" in capsys.readouterr().err
-    with pytest.raises(RecipeError, match=r"pairs\.policy=hard-negatives: is not used by method 'uscl'"):
-        pretrain(dataset.folder, out=tmp_path / "none", overrides=[*small, "pairs.policy=hard-negatives"])
+    with pytest.raises(RecipeError, match=r"pairs\.policy=hard-negatives: is not used by method 'dino'"):
+        pretrain(dataset.folder, out=tmp_path / "none", overrides=[*small, "method=dino", "pairs.policy=hard-negatives"])
     assert not (tmp_path / "none").exists()

@@ -152,7 +152,6 @@ def test_a_run_speaks_of_its_own_terms(tmp_path: Path, capsys: pytest.CaptureFix
         "device=cpu",
         "checkpoint.log_every_steps=1",
         "precision=bfloat16",
-        "pairs.exclude_same_group=true",
     ]
     run = pretrain(write_set(tmp_path / "set"), out=tmp_path / "run", overrides=[*LIGHT, *NARROW, *settings]).out
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

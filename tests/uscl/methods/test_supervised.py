@@ -18,10 +18,9 @@ SETTINGS = ["image_size=32", "epochs=2", "batch_size=6", "device=cpu", "checkpoi
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0]])
-@pytest.mark.parametrize("settings", [[], ["labels.classifier_on=projections"]])
-def test_it_is_the_mean_of_both_views_cross_entropies(weights: list[float] | None, settings: list[str]) -> None:
+def test_it_is_the_mean_of_both_views_cross_entropies(weights: list[float] | None) -> None:
     given = None if weights is None else torch.tensor(weights, dtype=torch.float64)
-    method = make_method(load_config("supervised", settings), 3, given)[0].double().eval()
+    method = make_method(load_config("supervised"), 3, given)[0].double().eval()
     views = torch.randn(2, 4, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([2, 0, -1, 1])
     outcome = method(tuple(views), Facts(labels, torch.arange(4)))
