@@ -15,7 +15,9 @@ from typing import Any
 
 from usdata import manifest
 from usdata.cataloguing.overlaps import known_overlaps
+from usdata.duplicates.content import Match
 from usdata.duplicates.exact import exact_duplicates
+from usdata.duplicates.kept_matches import kept_matches
 from usdata.duplicates.record import Record, frames_of
 from usdata.duplicates.search import Clips, same_scans
 from usdata.engines import runner
@@ -122,9 +124,13 @@ def _by_content(record: Record, folder: Path, videos: Sequence[Mapping[str, Any]
     if not evaluated.rows or all(row["key_frames"] is None for row in record.rows):
         return []
     sources = {str(row["source"]) for row in record.rows if row["source"] is not None}, {str(row["source"]) for row in videos}
-    with TemporaryDirectory(prefix="usdata-guard-") as place:
-        trained = record.unpack(Path(place))
-        matches = same_scans(trained, evaluated, runner("local", workers), hinted=bool(known_overlaps(*sources)))
+    hinted = bool(known_overlaps(*sources))
+
+    def compared() -> list[Match]:
+        with TemporaryDirectory(prefix="usdata-guard-") as place:
+            return same_scans(record.unpack(Path(place)), evaluated, runner("local", workers), hinted=hinted)
+
+    matches = kept_matches(folder, record.path, [row for row in videos if row["key_frames_path"] is not None], hinted, compared)
     return [_seen(match.b, match.kind, match.score, record.rows, int(match.a)) for match in matches]
 
 

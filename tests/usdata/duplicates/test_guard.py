@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -11,6 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.uscl.evaluation.scan_sets import build_scans, cropped, smaller_and_brighter, tissue
+from usdata.duplicates import guard
+from usdata.duplicates.content import Match
 from usdata.duplicates.guard import seen_clips
 from usdata.duplicates.record import PICTURE, RECORD_SCHEMA, open_record, write_record
 from usdata.errors import DataSetError, UserError
@@ -122,3 +125,45 @@ def test_a_damaged_record_or_set_is_one_line(sets: tuple[DataSet, DataSet], tmp_
     with pytest.raises(DataSetError, match="holds no key frames"):
         write_record(tmp_path / "new.parquet", open_dataset(tmp_path / "set"), video_ids(trained))
     assert not (tmp_path / "new.parquet").exists()
+
+
+def test_what_was_compared_once_is_not_compared_again(
+    sets: tuple[DataSet, DataSet], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, tested = sets
+    shutil.copytree(tested.folder, tmp_path / "tested", ignore=shutil.ignore_patterns(".cache"))
+    tested = open_dataset(tmp_path / "tested")
+    write_record(tmp_path / "r.parquet", trained, video_ids(trained))
+    record = open_record(tmp_path / "r.parquet")
+    compared: list[int] = []
+    search = guard.same_scans
+
+    def counted(*words: Any, **options: Any) -> list[Match]:
+        compared.append(1)
+        return search(*words, **options)
+
+    monkeypatch.setattr(guard, "same_scans", counted)
+    first = seen_clips(record, tested, video_ids(tested), workers=1)
+    assert seen_clips(record, tested, video_ids(tested), workers=1) == first
+    assert len(compared) == 1
+
+    # Other clips, other key frames, another record: another question.
+    fewer = video_ids(tested) - {"tested/small_mp4"}
+    assert {each.video_id for each in seen_clips(record, tested, fewer, workers=1)} == {each.video_id for each in first} - {
+        "tested/small_mp4"
+    }
+    write_record(tmp_path / "less.parquet", trained, sorted(video_ids(trained))[:2])
+    less = {each.video_id for each in seen_clips(open_record(tmp_path / "less.parquet"), tested, video_ids(tested), workers=1)}
+    assert less == {"tested/file_mp4", "tested/packets_mkv"}
+    assert len(compared) == 3
+
+    # A damaged answer is no answer.
+    for path in (tmp_path / "tested/.cache").glob("matches-*.json"):
+        path.write_text(path.read_text().replace('"score":0.9', '"score":0.1'))
+    assert seen_clips(record, tested, video_ids(tested), workers=1) == first
+    assert len(compared) == 4
+
+    # Where nothing can be written, nothing is kept and nothing is wrong.
+    shutil.rmtree(tmp_path / "tested/.cache")
+    (tmp_path / "tested/.cache").write_text("a file in the way")
+    assert seen_clips(record, tested, video_ids(tested), workers=1) == first
