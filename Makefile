@@ -1,11 +1,12 @@
 # make demo   phantom clips -> data set -> audit -> pretraining -> evaluation, in demo/
 # make test   everything that CI runs
+# make bench  every benchmark in one go, to bench/bench.md; with real clips: make bench CLIPS=FOLDER
 # Both make .venv on first use, from the versions pinned in constraints.txt. Needed before: Python 3.11 or newer (with venv) and make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow lint types chromium format clean help
+.PHONY: demo test bench test-slow lint types chromium format clean help
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -49,6 +50,10 @@ test: lint types chromium
 # Whole real files and long runs; minutes.
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
+
+# Ratios against peers in the same run; on a machine that does nothing else. `make bench BENCH_OPTIONS=--quick` only shows that it works.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/all.py bench $(if $(CLIPS),--clips $(CLIPS)) $(BENCH_OPTIONS)
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

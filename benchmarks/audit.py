@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from measured import hand_on
 
 from usdata import manifest
 
@@ -142,15 +143,22 @@ def main() -> None:
         if not large.exists():
             enlarge(given.set, large, clips=given.clips, frames=given.frames)
         done = subprocess.run([sys.executable, "-c", AUDIT, str(large)], capture_output=True, text=True, check=True)
-        print(json.dumps(json.loads(done.stdout), indent=2))
+        audited = json.loads(done.stdout)
+        print(json.dumps(audited, indent=2))
+        hand_on(f"audit of {audited['frames']:,} frames", audited["seconds"], "s", limit=60)
+        hand_on("its memory", audited["peak_mb"], "MB", limit=2000, load=False)
         checked = subprocess.run([sys.executable, "-c", VALIDATE, str(large)], capture_output=True, text=True, check=True)
-        print(json.dumps(json.loads(checked.stdout), indent=2))
+        validated = json.loads(checked.stdout)
+        print(json.dumps(validated, indent=2))
+        hand_on("validation of its tables", validated["validate_seconds"], "s", limit=20)
         sizes = {name: f"{(large / name).stat().st_size / 1e6:.1f} MB" for name in manifest.REPORT_FILES}
         print(f"files: {sizes}")
     bare = start_time("-c", "pass")
     print(f"python -c pass: {bare:.3f} s")
-    print(f"import usdata: {start_time('-c', 'import usdata'):.3f} s")
-    print(f"usdata --help: {start_time('-m', 'usdata', '--help'):.3f} s")
+    for name, limit, command in (("import usdata", 0.3, ["-c", "import usdata"]), ("usdata --help", 0.6, ["-m", "usdata", "--help"])):
+        seconds = start_time(*command)
+        hand_on(name, seconds, "s", limit=limit)
+        print(f"{name}: {seconds:.3f} s")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from measured import hand_on
+
 LIMIT, LIMIT_UNCHANGED = 1.6, 0.05
 
 
@@ -128,6 +130,10 @@ def main() -> None:
         }  # fmt: skip
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    hand_on("build over PyAV's gray decode", ratio["build / gray"], "x", limit=LIMIT)
+    hand_on("build over OpenCV's decode", ratio["build / opencv"], "x", limit=LIMIT)
+    hand_on("build with nothing changed over a build", ratio["again / build"], "x", limit=LIMIT_UNCHANGED)
+    hand_on("build with other folds over a build", ratio["other folds / build"], "x")
     if arguments.json:
         print(json.dumps(report, indent=2))
         return

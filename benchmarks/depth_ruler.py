@@ -19,6 +19,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from field_of_view import Made, Pictures, make
+from measured import hand_on
 
 from usdata.imaging.decision import decide
 from usdata.imaging.evidence import EvidenceCollector
@@ -221,6 +222,7 @@ def report(rows: list[tuple[Planted | None, Ruler | None, bool]], seconds: list[
         f"\nprecision: {len(right)} of {all_found} ({len(right) / max(all_found, 1):.3f}); without a ruler: "
         f"{sum(found is not None for found in none)} found in {len(none)} clips"
     )
+    hand_on("precision of rulers", len(right) / max(all_found, 1), limit=0.95, sense="at least", load=False)
     errors = [100 * abs(found.spacing_px / truth.spacing_px - 1) for truth, found in right]
     print(f"spacing error: median {np.median(errors):.3f} %, 95th percentile {np.percentile(errors, 95):.3f} %, most {max(errors):.3f} %")
     sizes = sum(found.major_every == truth.major_every for truth, found in right)

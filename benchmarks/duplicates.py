@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measured import hand_on
 from numpy.typing import NDArray
 from planted_copies import TRANSFORMS, Copy, chosen, designed, plant
 
@@ -272,6 +273,8 @@ def written(result: dict[str, Any]) -> list[str]:
     ]
     for name, pairs in wrong.items():
         found = sum(row["found"][name] for row in rows)
+        hand_on(f"{name}: recall of planted copies", found / len(rows), limit=0.98 if name == OURS else None, sense="at least", load=False)
+        hand_on(f"{name}: wrong pairs", len(pairs), limit=0 if name == OURS else None, load=False)
         right = f"{found / max(1, found + len(pairs)):.4f}"
         lines.append(f"| {name} | {found} | {found / len(rows):.3f} | {wilson(found, len(rows))} | {len(pairs):,} | {right} |")
     lines += ["", *_by_transform(rows, list(wrong)), "", *_by_pair(rows), "", *_alignment(rows)]

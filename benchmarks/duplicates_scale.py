@@ -31,6 +31,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow.parquet
+from measured import hand_on
 from numpy.typing import NDArray
 
 from usdata.duplicates import candidates as searching
@@ -46,6 +47,7 @@ BASES, MIXED, MAIN_WEIGHT = 4000, 3, 6.0
 PLANTED_SHARE, MOST_PLANTED, SAMPLE = 0.1, 1000, 50
 Bytes = NDArray[np.uint8]
 Whole = NDArray[np.int8]
+LIMIT_S = 60.0  # for 240 clips
 
 
 def main() -> None:
@@ -294,6 +296,7 @@ def real(sets: list[Path], number: int, workers: int) -> None:
     start = time.perf_counter()
     matches = same_scans(chosen, None, run)
     whole = time.perf_counter() - start
+    hand_on(f"all pairs of {number} clips, to the verdict", whole, "s", limit=LIMIT_S if number == 240 else None)
     print(f"{number} clips, {len(found)} candidates, {len(matches)} matches; {workers} workers: {whole:.1f} s in all")
     print(f"of it: describing (one process alone) {describing:.1f} s, candidates {finding:.2f} s, the rest is verification")
 

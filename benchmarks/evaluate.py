@@ -18,9 +18,13 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from measured import hand_on
+
 from uscl.evaluation.feature_files import PATTERN
 from uscl.frames import open_store
 from usdata.manifest import open_dataset
+
+LIMIT_S = 30.0
 
 
 def main() -> None:
@@ -42,6 +46,7 @@ def main() -> None:
     for kind, options in (("linear", []), ("knn", []), ("linear", ["--label-shares", "1,5,10,25,50,100"])):
         times = [timed_pair(given, kind, options) for _ in range(given.repeats)]
         wall, cpu = (statistics.median(each[position] for each in times) for position in (0, 1))
+        hand_on(f"{' '.join([kind, *options])}, features kept", wall, "s", limit=None if options else LIMIT_S)
         print(f"| {' '.join([kind, *options])}, features kept | {wall:.1f} | {cpu:.1f} |", flush=True)
 
 

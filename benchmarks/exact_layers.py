@@ -21,6 +21,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+from measured import hand_on
 
 from usdata.duplicates.layers import LumaDigest
 from usdata.errors import ReadError
@@ -36,6 +37,7 @@ PLAIN: dict[str, Callable[[np.ndarray], object]] = {
     "blake2b of all pixels": lambda pixels: hashlib.blake2b(pixels.data),
     "crc32 of all pixels (no digest)": lambda pixels: zlib.crc32(pixels.data),
 }
+LUMA_LIMIT = 0.08
 PARTS = ("packets", "luma", *PLAIN)
 
 
@@ -75,6 +77,9 @@ def main() -> None:
     for part in PARTS:
         ratios = (statistics.median(run[group][part] / run[group]["bare"] for run in runs) for group in groups)
         print(f"| {part} | {' | '.join(f'{ratio:.3f}' for ratio in ratios)} |")
+    for part in ("packets", "luma"):
+        share = statistics.median(run["all"][part] / run["all"]["bare"] for run in runs)
+        hand_on(f"digest of {part} over our bare pass", share, "x", limit=LUMA_LIMIT if part == "luma" else None)
     both = statistics.median((run["all"]["packets"] + run["all"]["luma"]) / run["all"]["bare"] for run in runs)
     peer = statistics.median((run["all"]["packets"] + run["all"]["luma"]) / run["all"]["PyAV's gray pass"] for run in runs)
     print(f"packets and luma together: {both:.3f}; of PyAV's own pass to gray, which benchmarks/read.py calls bare, {peer:.3f}")

@@ -27,6 +27,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from measured import hand_on
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -217,6 +218,9 @@ def main() -> None:
     given = parser.parse_args()
     with TemporaryDirectory() as place:
         report = measure(given, Path(place))
+    for name, over in report["over_reference"].items():
+        hand_on(f"batches of {name}, over PIL and torchvision", over, "x", limit=TARGET if name == "ours" else None, sense="at least")
+    hand_on("store built over decoding alone", report["building"]["ratio"], "x", sense="at least")
     if given.json:
         print(json.dumps(report, indent=2))
         return

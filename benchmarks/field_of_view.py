@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from measured import hand_on
 from numpy.typing import NDArray
 
 from usdata.imaging.evidence import Evidence, EvidenceCollector
@@ -237,6 +238,8 @@ def report(rows: Sequence[tuple[float, Made, Estimate]], baselines: dict[str, li
         print(f"| {name} | {len(values)} | {np.median(values):.3f} | {np.percentile(values, 10):.3f} | {min(values):.3f} |")
     accepted = [iou for iou, _, found in rows if found.confidence >= ACCEPTED]
     good = sum(iou >= 0.9 for iou in accepted)
+    hand_on("median overlap with the true field of view", float(np.median(parts[0][1])), limit=0.98, sense="at least", load=False)
+    hand_on("of the accepted ones, overlap of .90 or more", good / len(accepted), limit=0.98, sense="at least", load=False)
     share = f"{good / len(accepted):.1%}"
     print(f"\naccepted (confidence >= {ACCEPTED}): {len(accepted)} of {len(rows)}, of them {good} ({share}) with IoU >= .90")
     print(f"median time of an estimate: {1000 * float(np.median(seconds)):.1f} ms")

@@ -15,6 +15,8 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from measured import hand_on
+
 from usdata.duplicates.guard import seen_clips
 from usdata.duplicates.kept_matches import FOLDER, PATTERN
 from usdata.duplicates.record import open_record, write_record
@@ -43,6 +45,8 @@ def main() -> None:
         again = time.perf_counter()
         size = path.stat().st_size
     clips = len(record.rows)
+    hand_on("comparing clips that are new, CPU", used, "s")
+    hand_on("asking again", again - compared, "s")
     told = f"{clips:,} clips, {size / 1e6:.1f} MB, {size / clips / 1e3:.0f} kB a clip"
     print(f"record of {trained.name}: {told}, written in {written - began:.1f} s")
     tested_clips = tested.frames["video_id"].nunique()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from measured import hand_on
 from numpy.typing import NDArray
 
 from usdata.errors import ReadError
@@ -67,6 +68,8 @@ def main() -> None:
     lines = ["| flag | planted | found | wrongly found | precision | recall |", "|---|--:|--:|--:|--:|--:|"]
     for flag in FLAGS:
         precision = right[flag] / max(right[flag] + false[flag], 1)
+        hand_on(f"{flag}: precision", precision, limit=0.95, sense="at least", load=False)
+        hand_on(f"{flag}: recall", right[flag] / planted[flag], limit=0.95, sense="at least", load=False)
         lines.append(f"| {flag} | {planted[flag]} | {right[flag]} | {false[flag]} | {precision:.3f} | {right[flag] / planted[flag]:.3f} |")
     text = "\n".join(lines)
     print(text)

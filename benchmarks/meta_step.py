@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measured import hand_on
 from torch import nn
 from torch.func import functional_call
 
@@ -181,6 +182,8 @@ def main() -> None:
         )
     about = {key: vars(arguments)[key] for key in ("batch", "image_size", "repeats", "threads", "precision")}
     about |= {"torch": torch.__version__, "difference_of_gradients": difference, "target": TARGET}
+    for row in rows[1:]:
+        hand_on(f"step of {row['step']} over a plain one", row["ratio"], "x", limit=TARGET if row["step"] == "meta-uscl" else None)
     if arguments.json:
         print(json.dumps({**about, "rows": rows}, indent=2))
         return

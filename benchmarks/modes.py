@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from measured import hand_on
 from numpy.typing import NDArray
 
 from usdata.errors import ReadError
@@ -102,6 +103,9 @@ def table(counts: Counter[tuple[str, str]], truths: Sequence[str], words: Sequen
     for truth in truths:
         right = counts[truth, expected(truth)]
         called, planted = (sum(n for key, n in counts.items() if key[side] == name) for side, name in ((1, expected(truth)), (0, truth)))
+        if len(truths) == len(words):  # where several truths have one answer, a row's precision is that of none of them
+            hand_on(f"{truth}: precision", right / max(called, 1), sense="at least", load=False)
+            hand_on(f"{truth}: recall", right / max(planted, 1), sense="at least", load=False)
         row = " | ".join(str(counts[truth, said]) for said in words)
         print(f"| {truth} | {row} | {right / max(called, 1):.3f} | {right / max(planted, 1):.3f} |")
 

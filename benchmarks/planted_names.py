@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 import numpy as np
 from field_of_view import Pictures, make
+from measured import hand_on
 from numpy.typing import NDArray
 
 from usdata.imaging.framing import Framing
@@ -111,6 +112,8 @@ def main() -> None:
                     print(
                         f"{number} {made.kind} {made.tissue}: {left} pixels of a name {place} are stored; {result['video'].get('overlays')}"
                     )
+    hand_on("clips in which a planted name survives a release", survived.total(), limit=0, load=False)
+    hand_on("clips with no name that are held back", held["none"] / max(planted["none"], 1), "", load=False)
     print("| name | clips | held back for review | stored | a name survived in |\n|---|--:|--:|--:|--:|")
     for place in (*PLACES, "none"):
         print(f"| {place} | {planted[place]} | {held[place]} | {planted[place] - held[place]} | {survived[place]} |")

@@ -20,6 +20,8 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from measured import hand_on
+
 LIMIT = 1.5
 
 
@@ -165,6 +167,10 @@ def main() -> None:
         bare = statistics.median(each[group]["bare"] for each in rounds)
         rows[group] = {"frames": frames[group], "bare_ms_per_frame": 1000 * bare / frames[group], "ratio": ratios}
     report = {"files": len(paths), "workers": arguments.workers, "repeats": arguments.repeats, "peak_worker_mb": peak, "formats": rows}
+    if "all" in rows:
+        hand_on("whole reading step of a build over a bare decode, CPU", rows["all"]["ratio"]["usdata"], "x", limit=LIMIT)
+        hand_on("a plain pass by our reader over it", rows["all"]["ratio"]["pyav"], "x")
+    hand_on("largest worker", peak, "MB", load=False)
     if arguments.json:
         print(json.dumps(report, indent=2))
         return

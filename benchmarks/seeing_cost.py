@@ -16,6 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import cv2
+from measured import hand_on
 
 from usdata.errors import ReadError
 from usdata.imaging.evidence import EvidenceCollector
@@ -57,6 +58,7 @@ def main() -> None:
         ratio = statistics.median(run[part] / run["decoding"] for run in runs)
         print(f"| {part} | {ratio:.3f} | {1000 * statistics.median(run[part] for run in runs) / clips:.1f} |")
     whole = statistics.median(sum(run[part] for part in PARTS) / run["decoding"] for run in runs)
+    hand_on("field of view, mode, overlays, ruler, repetition over decoding", whole, "x", limit=LIMIT)
     print(f"| all | {whole:.3f} (limit {LIMIT}) | |")
 
 

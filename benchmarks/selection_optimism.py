@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measured import hand_on
 from numpy.typing import NDArray
 
 from uscl.evaluation import metrics
@@ -165,6 +166,8 @@ def main() -> None:
         for way in runs[0]:
             values = {case: [100 * run[way][case] for run in runs] for case in cases}
             shown = [f"{np.mean(each):.1f} ± {np.std(each, ddof=1):.1f}" for each in values.values()]
+            mean = float(np.mean(values[cases[-1]]))
+            hand_on(f"{kind}, {way}: {cases[-1]} where the truth is 33.3", mean, "%", load=False)
             print(f"| {kind} | {way} | " + " | ".join(shown) + " |")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from itertools import product
 
 import numpy as np
+from measured import hand_on
 from sklearn.model_selection import StratifiedGroupKFold
 
 from usdata import manifest
@@ -77,6 +78,9 @@ def report(title: str, cases: list[Groups], methods: Methods) -> None:
         values = [distances(groups, method(groups, seed), FOLDS) for seed, groups in enumerate(cases)]
         milliseconds = 1000 * (time.perf_counter() - start) / len(cases)
         mean, largest = np.mean(values, axis=0)
+        if name in ("seed 0", "peer"):
+            words = "our folds" if name == "seed 0" else "StratifiedGroupKFold"
+            hand_on(f"{title}: labels' largest distance from even, {words}", largest, "points", load=False)
         figures.append(f"{name} {mean:.2f} / {largest:.2f} ({milliseconds:.1f} ms)")
     print(f"{title:26} {'   '.join(figures)}")
 

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measured import hand_on
 from torch import nn
 from torch.nn import functional
 
@@ -232,6 +233,10 @@ def main() -> None:
         "instructions": instructions(),
         "targets": {"float32": FLOAT32_TARGET, "bfloat16": BFLOAT16_TARGET},
     }
+    for row in rows:
+        target = {"as trained, float32": FLOAT32_TARGET, "as trained, bfloat16": BFLOAT16_TARGET}.get(row["step"])
+        if target is not None:
+            hand_on(f"step {row['step']}, over the published step", row["ratio"], "x", limit=target, sense="at least")
     if arguments.json:
         print(json.dumps({**about, "rows": rows}, indent=2))
         return
