@@ -1,11 +1,14 @@
 """Whether an interval of 95 % holds the truth in 95 % of cases: planted truth, frames correlated within patients.
 
     python benchmarks/interval_coverage.py [--runs 400] [--groups 30,60] [--json FILE]
+    python benchmarks/interval_coverage.py --probabilities [--runs 400] [--groups 30]
 
 A patient has one of three classes, a few videos, and an effect of his own on the score of every class; a video and a frame add theirs. Two
 models share part of these effects. The true value of a metric is that of 200,000 simulated patients. In each run so many patients are
 drawn, and the intervals of each kind are asked whether they hold the truth. Prints tables, percent of the runs and in brackets the mean
 width in points; beside them the bootstrap that takes frames (or videos) for independent.
+--probabilities: the same of what depends on probabilities and not on the named class alone, which takes longer: AUROC, average precision,
+calibration error, Brier score and log loss, as `uscl evaluate` gives them, beside plain percentiles of the same resamples.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ SIGNALS = {"weak": (1.5, 1.2), "strong": (3.0, 2.2)}
 POPULATION, AT_ONCE = 200_000, 20_000
 RESAMPLES = 1000
 NAMES = ("accuracy", "balanced_accuracy")
+PROBABILITY_NAMES = ("auroc", "average_precision", "calibration_error", "brier_score", "log_loss")
 OURS, OURS_DIFFERENCE = "widened accelerated percentile", "widened percentile"
 NAIVE = "percentile, items as if independent"
 
@@ -178,12 +182,69 @@ def recall_coverage(groups: int, signals: tuple[float, float], runs: int, popula
     return {kind: [float(np.mean(covered[kind, index])) for index in range(3)] for kind, _ in covered}
 
 
+def probability_coverage(groups: int, signals: tuple[float, float], runs: int) -> dict[str, dict[str, dict[str, float]]]:
+    """Case ('frame auroc', 'frame auroc difference', ...) to kind of interval to `covered` (a share), mean `width`, and `bias`.
+
+    `bias` is the mean of the estimate less the truth: of a metric that is lifted by chance no interval about the estimate can hold.
+    """
+    generator = np.random.default_rng(2)
+    large = [on_levels(*draw_patients(generator, AT_ONCE, signals)) for _ in range(4)]
+    truth = {
+        (level, name, position): float(np.mean([metrics.scores(part[level][position])[name] for part in large]))
+        for level in ("frame", "video")
+        for name in PROBABILITY_NAMES
+        for position in (0, 1)
+    }
+    del large
+    hits: dict = defaultdict(lambda: defaultdict(list))
+    for run in range(runs):
+        drawn = on_levels(*draw_patients(np.random.default_rng([groups, run, 2]), groups, signals))
+        draws = metrics.bootstrap_draws(groups, resamples=RESAMPLES, seed=run)
+        every = np.concatenate([draws, metrics.left_out_draws(groups), np.ones((1, groups), dtype=np.int64)])
+        for level, models in drawn.items():
+            wide = metrics.widened_quantile(metrics.group_confusions(models[0], groups).sum(axis=2))
+            found = [metrics.resample([model], every).overall for model in models]
+            for name in PROBABILITY_NAMES:
+                both = [values[name] for values in found]
+                first, second = truth[level, name, 0], truth[level, name, 1]
+                for told, values, true, skewed in (
+                    ("", both[0], first, True),
+                    (" difference", both[0] - both[1], first - second, False),
+                ):
+                    skew = metrics.acceleration(values[RESAMPLES:-1]) if skewed else 0.0
+                    ends = {
+                        "ours": metrics.interval(values[:RESAMPLES], quantile=wide, skew=skew),
+                        "percentile": metrics.interval(values[:RESAMPLES]),
+                    }
+                    for kind, (low, high) in ends.items():
+                        hits[f"{level} {name.replace('_', ' ')}{told}"][kind].append((low <= true <= high, high - low, values[-1] - true))
+    return {
+        case: {kind: dict(zip(("covered", "width", "bias"), np.mean(each, axis=0).tolist(), strict=True)) for kind, each in kinds.items()}
+        for case, kinds in hits.items()
+    }
+
+
+def probabilities(given: argparse.Namespace) -> None:
+    """Measure and print what depends on probabilities."""
+    for groups in (int(word) for word in given.groups.split(",")):
+        for signal, signals in SIGNALS.items():
+            print(f"\n**{groups} groups, {signal} signal**\n")
+            print("| metric | ours covers, % | width | percentile covers, % | width | estimate less truth |\n|---|--:|--:|--:|--:|--:|")
+            for case, kinds in probability_coverage(groups, signals, given.runs).items():
+                cells = " | ".join(f"{100 * kinds[kind]['covered']:.1f} | {kinds[kind]['width']:.3f}" for kind in ("ours", "percentile"))
+                print(f"| {case} | {cells} | {kinds['ours']['bias']:+.3f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--groups", default="30,60")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--probabilities", action="store_true", help="AUROC, average precision, calibration error, Brier score, log loss")
     given = parser.parse_args()
+    if given.probabilities:
+        probabilities(given)
+        return
     results = {}
     for groups in (int(word) for word in given.groups.split(",")):
         for signal, signals in SIGNALS.items():
