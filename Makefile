@@ -1,11 +1,12 @@
 # make demo   phantom clips -> data set -> audit -> pretraining -> evaluation, in demo/
 # make test   everything that CI runs
-# Both make .venv on first use, from the versions pinned in constraints.txt. Needed before: Python 3.11 or newer (with venv) and make.
+# make docs   the pages of docs/ as a site, in site/; a link or an anchor that leads nowhere stops it
+# All make .venv on first use, from the versions pinned in constraints.txt. Needed before: Python 3.11 or newer (with venv) and make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test test-slow lint types chromium format clean help
+.PHONY: demo test test-slow docs lint types chromium format clean help
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -50,9 +51,14 @@ test: lint types chromium
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow
 
+# Strict, offline, seconds. What of it CI runs is tests/docs, part of `make test`.
+docs: $(INSTALLED)
+	$(BIN)/zensical build --strict --clean
+	@echo "open site/index.html"
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
