@@ -53,7 +53,7 @@ test-slow: $(INSTALLED)
 
 # Strict, offline, seconds. What of it CI runs is tests/docs, part of `make test`.
 docs: $(INSTALLED)
-	$(BIN)/zensical build --strict --clean
+	$(BIN)/python docs/site.py
 	@echo "open site/index.html"
 
 format: $(INSTALLED)

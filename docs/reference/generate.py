@@ -126,7 +126,7 @@ def _parameter(name: str, hint: Any, default: Any) -> Parameter:
         value = info.metavar or ("|".join(part.value for part in kinds[0]) if _is_choice(kinds[0]) else name.upper())
         value += "..." if again and not value.endswith("...") else ""
         value = value if needed else f"[{value.strip('[]')}]"
-    shown = "needed" if needed else "" if default is None or default is False else f"`{getattr(default, 'value', default)}`"
+    shown = "needed" if needed else "" if default is None or default is False else "on" if default is True else f"`{getattr(default, 'value', default)}`"
     return Parameter(names, value, info.help or "", shown, again)
 
 
