@@ -5,6 +5,7 @@ A comment before a block says what a test cannot guess; readers do not see it:
     <!-- test: not run, REASON -->      the commands are held against the command lines, and not run
     <!-- test: file NAME -->            the block is the file NAME, which the page tells its reader to save
     <!-- test: exits 2 0 -->            the exit codes of the block's commands, where they are not all 0
+    <!-- test: output, of ... -->       each line of the block is printed by the commands before it
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from markdown_it import MarkdownIt
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 PROGRAMS = ("usdata", "uscl", "python", "python3", "torchrun", "pip", "make", "bash", "cp", "export", "pytest", "tensorboard")
-MARKER = re.compile(r"<!-- test: (not run, |file |exits )(.+?) -->", re.DOTALL)
+MARKER = re.compile(r"<!-- test: (not run, |file |exits |output, )(.+?) -->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Block:
         line: Its first line, from 1.
         language: "shell", or the word after the fence, or "text".
         text: As it stands.
-        marker: "not run", "file", "exits", or "".
+        marker: "not run", "file", "exits", "output", or "".
         value: What the marker says: the reason, the name, the codes.
     """
 
