@@ -126,7 +126,15 @@ def _parameter(name: str, hint: Any, default: Any) -> Parameter:
         value = info.metavar or ("|".join(part.value for part in kinds[0]) if _is_choice(kinds[0]) else name.upper())
         value += "..." if again and not value.endswith("...") else ""
         value = value if needed else f"[{value.strip('[]')}]"
-    shown = "needed" if needed else "" if default is None or default is False else "on" if default is True else f"`{getattr(default, 'value', default)}`"
+    shown = (
+        "needed"
+        if needed
+        else ""
+        if default is None or default is False
+        else "on"
+        if default is True
+        else f"`{getattr(default, 'value', default)}`"
+    )
     return Parameter(names, value, info.help or "", shown, again)
 
 
@@ -145,7 +153,7 @@ def _one_line(text: str | None) -> str:
 
 
 def _cell(text: str) -> str:
-    return _one_line(text).replace("|", "\\|")
+    return _one_line(text).replace("|", "\\|").replace("<", "&lt;")
 
 
 PAGES = {f"{program}.md": program for program in ("usdata", "uscl")}

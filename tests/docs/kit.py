@@ -78,7 +78,13 @@ class Kit:
     def _clips_of_a_ward(self) -> None:
         """Clips where the guides' recipes look for them, beside the simulated ones."""
         clips = sorted((self.folder / "raw").rglob("*.mp4"))[:5]
-        places = ("a/0001.mp4", "a/0002.avi", "wards/kept/sick/p1_left.mp4", "wards/kept/well/p2_left.mp4", "wards/kept/unclear/p3_left.mp4")
+        places = (
+            "a/0001.mp4",
+            "a/0002.avi",
+            "wards/kept/sick/p1_left.mp4",
+            "wards/kept/well/p2_left.mp4",
+            "wards/kept/unclear/p3_left.mp4",
+        )
         for clip, place in zip(clips, (*places,), strict=True):
             (self.folder / "raw" / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(clip, self.folder / "raw" / place)

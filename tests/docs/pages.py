@@ -78,7 +78,11 @@ def inline_code(path: Path) -> list[str]:
     """What stands between backticks in running text."""
     tokens = MarkdownIt("commonmark").enable("table").parse(path.read_text(encoding="utf-8"))
     return [
-        child.content.replace("\\|", "|") for token in tokens if token.type == "inline" for child in token.children or () if child.type == "code_inline"
+        child.content.replace("\\|", "|")
+        for token in tokens
+        if token.type == "inline"
+        for child in token.children or ()
+        if child.type == "code_inline"
     ]
 
 

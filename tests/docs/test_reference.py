@@ -38,4 +38,6 @@ def test_each_section_names_the_options_that_typer_takes(program: str) -> None:
         taken = {option for param in commands[name].params for option in (*param.opts, *param.secondary_opts) if option.startswith("--")}
         assert named == taken - {"--help"}, name
         needed = {param.opts[0] for param in commands[name].params if param.required and param.opts[0].startswith("--")}
-        assert set(re.findall(r"^\| `(--[a-z-]+)[^|]*\|(?:[^|]|\\\|)*\| needed \|", section.replace("\\|", "/"), flags=re.MULTILINE)) == needed
+        assert (
+            set(re.findall(r"^\| `(--[a-z-]+)[^|]*\|(?:[^|]|\\\|)*\| needed \|", section.replace("\\|", "/"), flags=re.MULTILINE)) == needed
+        )

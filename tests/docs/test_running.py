@@ -40,7 +40,11 @@ def runs(block: Block) -> bool:
 
 def made_by(parts: list[str]) -> list[str]:
     """The folders and files that a command makes."""
-    made = [value for option, value in zip(parts, parts[1:], strict=False) if option in ("--out", "--write-recipe", "--to") and parts[:2] != ["usdata", "export"]]
+    made = [
+        value
+        for option, value in zip(parts, parts[1:], strict=False)
+        if option in ("--out", "--write-recipe", "--to") and parts[:2] != ["usdata", "export"]
+    ]
     made += [value for option, value in zip(parts, parts[1:], strict=False) if option == "--out"]
     return made + ([parts[2]] if parts[:2] == ["usdata", "phantom"] else [])
 
@@ -105,7 +109,9 @@ def run_page(page: Path, folder: Path, kit: Kit) -> list[tuple[float, str]]:
             done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
             printed = " ".join((done.stdout + done.stderr).split())
             times.append((time.perf_counter() - start, command.strip().splitlines()[0]))
-            assert done.returncode == code, f"{block.place}: {arguments[-1]}\nexit code {done.returncode}, not {code}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+            assert done.returncode == code, (
+                f"{block.place}: {arguments[-1]}\nexit code {done.returncode}, not {code}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+            )
     return times
 
 
@@ -120,7 +126,9 @@ def test_a_pages_commands_run_in_order(page: Path, tmp_path: Path, kit: Kit) -> 
 def test_the_tour_has_the_steps_of_the_demo() -> None:
     steps = re.findall(r"^step (.*?)(?: \|\|.*)?$", (REPOSITORY / "docs" / "demo.sh").read_text(encoding="utf-8"), flags=re.MULTILINE)
     tour = [command for block in blocks_of(REPOSITORY / "docs" / "tour.md") if block.language == "shell" for command in block.commands()]
-    assert [shlex.split(step.replace("$DEMO", "demo")) for step in steps] == [shlex.split(command) for command in tour if command != "make demo"]
+    assert [shlex.split(step.replace("$DEMO", "demo")) for step in steps] == [
+        shlex.split(command) for command in tour if command != "make demo"
+    ]
 
 
 def test_what_is_not_run_says_why() -> None:

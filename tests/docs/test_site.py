@@ -13,14 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import REPOSITORY
+from tests.docs.pages import PAGES, REPOSITORY
 
 
 def build(folder: Path) -> subprocess.CompletedProcess[str]:
     """`make docs`' command in a copy, with proxies that lead nowhere: whatever asks the network fails."""
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9")
     command = [sys.executable, "docs/site.py", str(folder)]
-    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, **nowhere, "NO_COLOR": "1"}, timeout=120)
+    return subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, **nowhere, "NO_COLOR": "1"}, timeout=120
+    )
 
 
 def copy(folder: Path) -> Path:
@@ -113,6 +115,17 @@ def test_code_and_tables_of_the_pages_are_code_and_tables_of_the_site(site: Path
             assert article.count(mark) == count, f"{page.name}: {count} {kind}, {article.count(mark)} in the site"
         code = sum(token.type in ("fence", "code_block") for token in tokens)
         assert article.count("<pre") == code, f"{page.name}: {code} blocks of code, {article.count('<pre')} in the site"
+
+
+def test_no_word_in_angle_brackets_vanishes() -> None:
+    """`<source>/<name>` outside of code is HTML, and shows as "/"."""
+    from markdown_it import MarkdownIt
+
+    for page in PAGES:
+        for token in MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8")):
+            html = [child.content for child in token.children or () if child.type == "html_inline"]
+            html += [token.content] if token.type == "html_block" and not token.content.startswith("<!--") else []
+            assert not html, f"{page.name}: {html}"
 
 
 def test_a_broken_link_and_a_broken_anchor_stop_the_build(tmp_path: Path) -> None:
