@@ -1,7 +1,7 @@
 """Build the pages of docs/ as a site: `python docs/site.py`, or `make docs`. A link or an anchor that leads nowhere stops it.
 
-Zensical's setting for sites that open from the disk puts one script of unpkg.com into each page. It is exchanged for our own beside the pages, so
-that nothing is loaded from a network. What it is exchanged for must be there, or the build fails.
+Zensical's setting for sites that open from the disk puts one script of unpkg.com into each page. It is exchanged for our own beside the
+pages, so that nothing is loaded from a network.
 """
 
 from __future__ import annotations

@@ -147,9 +147,8 @@ def run_page() -> str:
     """The page on the run folder."""
     parts = [RUN.format(version=RECORD_VERSION, state_version=STATE_VERSION)]
     for field in RECORD_SCHEMA:
-        parts.append(
-            f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {field.metadata[b'description'].decode().replace('<', '&lt;')} |\n"
-        )
+        meaning = field.metadata[b"description"].decode().replace("<", "&lt;")
+        parts.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |\n")
     return "".join(parts)
 
 

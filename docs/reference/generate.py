@@ -22,9 +22,9 @@ HEAD = """\
 
 Written by `docs/reference/generate.py` from what `{program} COMMAND --help` says.
 
-Exit codes: 0 done; 1 a fault of ours; 2 the input or the configuration is wrong, in one line that says what to do; 3 done, with findings
-where they were asked for (`--fail`, `--fail-on`); 75 stopped by a signal with everything saved: run the same command again. Results go to the
-standard output, progress and talk to the standard error. `--version` prints the version.
+Exit codes: 0 done; 1 a fault of ours; 2 the input or the configuration is wrong, in one line that says what to do; 3 done, with
+findings where they were asked for (`--fail`, `--fail-on`); 75 stopped by a signal with everything saved: run the same command again.
+Results go to the standard output, progress and talk to the standard error. `--version` prints the version.
 
 | command | what it does |
 |---|---|

@@ -38,8 +38,8 @@ class Kit:
             "COLUMNS": "100",
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
-        self._run("usdata phantom raw --videos 20 --seed 3")
-        self._run("usdata phantom other-raw --videos 8 --seed 4")
+        self._run("usdata phantom raw --videos 40 --seed 3")
+        self._run("usdata phantom other-raw --videos 20 --seed 4")
         self._run("usdata build phantom --raw raw --out set --set split.test=0.5 --set folds.count=2")
         self._run("usdata build phantom --raw other-raw --out other-set --set folds.count=2 --set sources.0.name=elsewhere")
         self._run("uscl pretrain other-set --out run --recipe simclr" + SMALL)

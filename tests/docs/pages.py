@@ -99,6 +99,11 @@ def words(command: str) -> list[str]:
     return [parts[0].removeprefix(".venv/bin/"), *parts[1:]] if parts else []
 
 
+def is_synopsis(command: str) -> bool:
+    """Whether it shows what may be given, in brackets or with choices, and is no command to type."""
+    return any(part.startswith("[") or "..." in part or re.fullmatch(r"\w+(\|\w+)+", part) for part in words(command))
+
+
 def _is_shell(text: str) -> bool:
     first = text.strip().splitlines()[0] if text.strip() else ""
     if first.startswith("$ "):

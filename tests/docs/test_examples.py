@@ -1,10 +1,14 @@
-"""The pages on adding one's own: each example is short, is run, and does what its page says. The method's is in tests/uscl/test_own_methods.py."""
+"""The pages on adding one's own: each example is short, is run, and does what its page says.
+
+The method's is in tests/uscl/test_own_methods.py.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -99,7 +103,7 @@ def test_own_source(tmp_path: Path) -> None:
     assert sum(planned.excluded.values()) == 2
 
 
-def test_own_metric(tmp_path: Path) -> None:
+def test_own_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Against the definition: the greatest share of positives found by a threshold that at most a tenth of the negatives pass."""
     generator = np.random.default_rng(1)
     rows = [
@@ -112,7 +116,10 @@ def test_own_metric(tmp_path: Path) -> None:
     (tmp_path / "DIR").mkdir()
     frames.to_parquet(tmp_path / "DIR" / "predictions.parquet")
     (tmp_path / "sensitivity.py").write_text(files_of("own-metric.md")["sensitivity.py"])
-    told = re.fullmatch(r"run: ([\d.]+) \[([\d.]+), ([\d.]+)\]\n", run(tmp_path, "sensitivity.py", "DIR", "sick"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["sensitivity.py", "DIR", "sick"])
+    runpy.run_path("sensitivity.py")
+    told = re.fullmatch(r"run: ([\d.]+) \[([\d.]+), ([\d.]+)\]\n", capsys.readouterr().out)
     assert told is not None
     score = frames.groupby("video_id")["probability_sick"].mean()
     sick = frames.groupby("video_id")["label"].first() == "sick"

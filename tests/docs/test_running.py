@@ -1,8 +1,8 @@
 """The pages' commands and code are run, in order, in a folder of their own, on simulated clips.
 
-What a page cannot run carries a marker with its reason (tests/docs/pages.py); `test_what_is_not_run_says_why` prints the list. Training is made small
-(`kit.SMALL`); nothing else of a command is changed. Where a page makes the same folder twice, the commands are taken for alternatives, and
-the first one's folder goes.
+What a page cannot run carries a marker with its reason (tests/docs/pages.py); `test_what_is_not_run_says_why` prints the list.
+Training is made small (`kit.SMALL`); nothing else of a command is changed. Where a page makes the same folder twice, the commands are
+taken for alternatives, and the first one's folder goes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ import shlex
 import shutil
 import subprocess
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from tests.docs.kit import SMALL, Kit
-from tests.docs.pages import PAGES, REPOSITORY, Block, blocks_of, words
+from tests.docs.pages import PAGES, REPOSITORY, Block, blocks_of, is_synopsis, words
 
 # Pages whose commands are programs of this repository on real data: each says on which clips and machine, and its options are checked.
 MEASURED = ("docs/performance.md", "docs/results/")
@@ -40,12 +41,8 @@ def runs(block: Block) -> bool:
 
 def made_by(parts: list[str]) -> list[str]:
     """The folders and files that a command makes."""
-    made = [
-        value
-        for option, value in zip(parts, parts[1:], strict=False)
-        if option in ("--out", "--write-recipe", "--to") and parts[:2] != ["usdata", "export"]
-    ]
-    made += [value for option, value in zip(parts, parts[1:], strict=False) if option == "--out"]
+    made = [value for option, value in pairwise(parts) if option in ("--out", "--write-recipe")]
+    made += [value for option, value in pairwise(parts) if option == "--to" and parts[1] == "pull"]
     return made + ([parts[2]] if parts[:2] == ["usdata", "phantom"] else [])
 
 
@@ -101,7 +98,7 @@ def run_page(page: Path, folder: Path, kit: Kit) -> list[tuple[float, str]]:
                 name, _, value = shlex.split(command)[1].partition("=")
                 environment[name] = value
                 continue
-            elif words(command)[0] in NOT_OURS:
+            elif words(command)[0] in NOT_OURS or is_synopsis(command):
                 continue
             else:
                 arguments = ["bash", "-c", prepare(command, folder, kit)]
