@@ -103,7 +103,7 @@ def run_page(page: Path, folder: Path, kit: Kit) -> list[tuple[float, str]]:
             else:
                 arguments = ["bash", "-c", prepare(command, folder, kit)]
             start = time.perf_counter()
-            done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+            done = subprocess.run(arguments, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
             printed = " ".join((done.stdout + done.stderr).split())
             times.append((time.perf_counter() - start, command.strip().splitlines()[0]))
             assert done.returncode == code, (
@@ -113,7 +113,7 @@ def run_page(page: Path, folder: Path, kit: Kit) -> list[tuple[float, str]]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("page", RUN, ids=[str(page.relative_to(REPOSITORY)) for page in RUN])
 def test_a_pages_commands_run_in_order(page: Path, tmp_path: Path, kit: Kit) -> None:
     for seconds, command in run_page(page, tmp_path, kit):
