@@ -88,7 +88,10 @@ class Kit:
         for clip, place in zip(clips, (*places,), strict=True):
             (self.folder / "raw" / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(clip, self.folder / "raw" / place)
-        (self.folder / "raw" / "clip.mp4").write_bytes(clips[0].read_bytes())
+        shutil.copy(clips[0], self.folder / "raw" / "clip.mp4")
+        numbers = (64, 40, 12, 40_000)
+        header = b"USCAPT01" + b"".join(number.to_bytes(4, "little") for number in numbers)
+        (self.folder / "raw" / "a.cap").write_bytes(header + bytes(range(256)) * 10 * 12)
 
     def _published_split(self) -> None:
         import pandas
