@@ -1,12 +1,13 @@
 # make demo   phantom clips -> data set -> audit -> pretraining -> evaluation, in demo/
 # make test   everything that CI runs
 # make bench  every benchmark in one go, to bench/bench.md; with real clips: make bench CLIPS=FOLDER
-# Both make .venv on first use, from the versions pinned in constraints.txt. Needed before: Python 3.11 or newer (with venv) and make.
+# make docs   the pages of docs/ as a site, in site/; a link or an anchor that leads nowhere stops it
+# All make .venv on first use, from the versions pinned in constraints.txt. Needed before: Python 3.11 or newer (with venv) and make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench test-slow lint types chromium format clean help
+.PHONY: demo test bench test-slow docs lint types chromium format clean help
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -55,9 +56,14 @@ test-slow: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/all.py bench $(if $(CLIPS),--clips $(CLIPS)) $(BENCH_OPTIONS)
 
+# Strict, offline, seconds. What of it CI runs is tests/docs, part of `make test`.
+docs: $(INSTALLED)
+	$(BIN)/python docs/site.py
+	@echo "open site/index.html"
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(DEMO) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis

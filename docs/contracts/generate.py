@@ -131,7 +131,7 @@ def data_set_page() -> str:
     for name, schema in manifest.SCHEMAS.items():
         parts.append(f"\n## {name}\n\n| column | type | null | meaning |\n|---|---|---|---|\n")
         for field in schema:
-            meaning = field.metadata[b"description"].decode().replace("|", "\\|")
+            meaning = field.metadata[b"description"].decode().replace("|", "\\|").replace("<", "&lt;")
             parts.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |\n")
     parts.append(VERSIONS)
     for version in range(1, manifest.SCHEMA_VERSION + 1):
@@ -147,9 +147,8 @@ def run_page() -> str:
     """The page on the run folder."""
     parts = [RUN.format(version=RECORD_VERSION, state_version=STATE_VERSION)]
     for field in RECORD_SCHEMA:
-        parts.append(
-            f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {field.metadata[b'description'].decode()} |\n"
-        )
+        meaning = field.metadata[b"description"].decode().replace("<", "&lt;")
+        parts.append(f"| `{field.name}` | {field.type} | {'yes' if field.nullable else 'no'} | {meaning} |\n")
     return "".join(parts)
 
 
@@ -160,7 +159,7 @@ def recipe_page() -> str:
         text = inspect.cleandoc(model.__doc__ or "")
         parts.append(f"\n## {place or 'top level'}\n\n{text}\n\n| key | type | default | meaning |\n|---|---|---|---|\n")
         for key, field in model.model_fields.items():
-            meaning = (field.description or "").replace("|", "\\|")
+            meaning = (field.description or "").replace("|", "\\|").replace("<", "&lt;")
             parts.append(f"| `{key}` | {_type_name(field.annotation)} | {_default(field)} | {meaning} |\n")
     return "".join(parts)
 
