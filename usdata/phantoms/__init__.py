@@ -74,8 +74,8 @@ def phantom(
         seed: Equal seeds give equal bytes on one machine.
         size: Shorter side of the smallest picture in pixels; others are up to a quarter larger.
         frames: Frames of each clip.
-        masks: Folder to make for the truth of each frame of each sound clip: `phantom/<clip>/<frame_index>.png`, of the picture's size, each
-            pixel a key of `classes.json`, or 0 for none of its tissues. What `usdata build phantom` calls a frame finds its mask.
+        masks: Folder to make for the truth of each frame of each sound clip, under the frame_id that `usdata build phantom` gives it:
+            `phantom/<clip>_<suffix>/<frame_index>.png`, of the picture's size; each pixel is a key of `classes.json`, or 0 for none of it.
         like: "us4": instead of all this, tiny clips in the number and the layouts of US-4's four parts.
         workers: Processes that make clips (like: "us4"); all processors by default.
 
@@ -179,7 +179,7 @@ def _patient(number: int) -> str:
 
 def _write_masks(folder: Path, clip: Clip) -> None:
     for index, mask in enumerate(render_masks(clip)):
-        with atomic(folder / "phantom" / clip.name / f"{index}.png", durable=False) as temporary:
+        with atomic(folder / "phantom" / f"{clip.name}_{clip.container}" / f"{index}.png", durable=False) as temporary:
             temporary.write_bytes(_png(mask))
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-
 from numpy.typing import NDArray
 
 from usdata.phantoms.physics import MARGIN_BEAMS, MARGIN_DEPTHS, Complexes, Floats, Scan, carrier, scatter, smooth_noise
