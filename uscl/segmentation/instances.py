@@ -31,6 +31,9 @@ LEAST_PIXELS = 4
 # What a class map is painted from.
 LEAST_SCORE = 0.5
 MOST_INSTANCES = 100
+# Of places where a thing may be: looked at on each map, kept of all maps, and trained on. torchvision's 2,000, 2,000 and 512 are for
+# photographs of 800 pixels with many things.
+PROPOSALS, KEPT_PROPOSALS, TRAINED_PROPOSALS = 300, 150, 64
 PYRAMID_WIDTH = 256
 # Anchor sides as shares of the frame's; torchvision's 32 to 512 of 800 pixels.
 ANCHOR_SHARES = (0.04, 0.08, 0.16, 0.32, 0.64)
@@ -81,6 +84,11 @@ class InstanceNetwork(nn.Module):
             image_mean=[PIXEL_MEAN] * 3,
             image_std=[PIXEL_STD] * 3,
             rpn_anchor_generator=anchors,
+            rpn_pre_nms_top_n_train=PROPOSALS,
+            rpn_pre_nms_top_n_test=PROPOSALS,
+            rpn_post_nms_top_n_train=KEPT_PROPOSALS,
+            rpn_post_nms_top_n_test=KEPT_PROPOSALS,
+            box_batch_size_per_image=TRAINED_PROPOSALS,
             box_detections_per_img=MOST_INSTANCES,
         )
         self.frozen = frozen

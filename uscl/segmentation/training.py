@@ -51,7 +51,7 @@ class Training:
     frozen: bool = False
     learning_rate: float = LEARNING_RATE["unet"]
     weight_decay: float = 1e-4
-    batch_size: int = 16
+    batch_size: int = 8
 
 
 @dataclass(frozen=True)
