@@ -180,7 +180,9 @@ class TimmBackbone(Backbone):
         """What timm's `forward_intermediates` gives, of maps of one size the last."""
         if not hasattr(self.network, "forward_intermediates"):
             raise UserError(f"backbone '{self.name}'", "hands out no maps between its layers", f"take one of {', '.join(BACKBONES)}")
-        maps = self.network.forward_intermediates(frames.expand(-1, self._channels, -1, -1), intermediates_only=True)
+        maps: list[torch.Tensor] = self.network.forward_intermediates(  # type: ignore[operator]
+            frames.expand(-1, self._channels, -1, -1), intermediates_only=True
+        )
         last = {tuple(each.shape[2:]): each for each in maps if each.ndim == 4}
         return [last[size] for size in sorted(last, reverse=True)]
 

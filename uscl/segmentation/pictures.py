@@ -79,8 +79,8 @@ def _shown(dataset: DataSet, frames: pd.DataFrame, masks: Masks, held: HeldOut, 
     gray = read_gray(image_path(dataset, frame["path"]))
     picture = held.pictures[row]
     assert picture is not None
-    levels = cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED)
-    predicted = np.searchsorted([0, *masks.values], levels).astype(np.uint8)
+    levels = np.asarray(cv2.imdecode(np.frombuffer(picture, np.uint8), cv2.IMREAD_UNCHANGED))
+    predicted = np.asarray(np.searchsorted([0, *masks.values], levels), np.uint8)
     counts = held.counts[row]
     values = dice(counts)
     named = {name: float(values[index]) for index, name in enumerate(masks.names) if counts[index, 1:].sum() > 0}

@@ -53,7 +53,7 @@ def summarise(
     drawn = {
         name: {level: {metric: resampled(items[name][level], metric, draws) for metric in METRICS} for level in LEVELS} for name in held
     }
-    entries = [
+    entries: list[dict[str, Any]] = [
         {
             "name": name,
             "levels": {level: _level(items[name][level], drawn[name][level], masks.names) for level in LEVELS},

@@ -29,16 +29,16 @@ SIZE = 32
 
 @pytest.fixture(scope="module")
 def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = write_mask_set(tmp_path_factory.mktemp("sets") / "discs", videos=8, frames_per_video=4)
+    folder = write_mask_set(tmp_path_factory.mktemp("sets") / "discs", videos=8, frames_per_video=3)
     (masks_of(folder) / "classes.json").write_text(json.dumps({"1": "disc", "2": "square <b>"}))
-    (masks_of(folder) / video_name(7) / "3.png").unlink()
+    (masks_of(folder) / video_name(7) / "2.png").unlink()
     return folder
 
 
 @pytest.fixture(scope="module")
 def result(discs: Path, tmp_path_factory: pytest.TempPathFactory) -> SegmentResult:
     out = tmp_path_factory.mktemp("results") / "unet"
-    settings = {"image_size": SIZE, "epochs": 12, "folds": 2, "save_masks": True}
+    settings = {"image_size": SIZE, "epochs": 10, "folds": 2, "save_masks": True}
     return segment(discs, weights=["random"], masks=masks_of(discs), out=out, **settings)  # type: ignore[arg-type]
 
 
@@ -53,11 +53,11 @@ def test_planted_shapes_are_learnt_on_held_out_groups(result: SegmentResult) -> 
 
 def test_every_frame_with_a_mask_is_held_out_once(discs: Path, result: SegmentResult) -> None:
     data = result.summary["dataset"]
-    assert (data["frames"], data["frames_without_mask"], data["videos"], data["groups"]) == (31, 1, 8, 8)
+    assert (data["frames"], data["frames_without_mask"], data["videos"], data["groups"]) == (23, 1, 8, 8)
     assert [each["class"] for each in data["classes"]] == ["disc", "square <b>"]
     assert "1 frames have no mask and are left out." in result.summary["notes"]
     table = pd.read_parquet(result.out / "scores.parquet")
-    assert len(table) == 31
+    assert len(table) == 23
     assert table["frame_id"].is_unique
     assert table.groupby("independent_group")["fold"].nunique().max() == 1
     parts = [part["test_groups"] for part in result.summary["folds"][0]["parts"]]
@@ -109,6 +109,7 @@ def test_equal_input_gives_equal_bytes_and_one_network_under_two_names_no_differ
         "folds": 2,
         "head": "fpn",
         "frozen": True,
+        "where": ["video_id=" + "|".join(video_name(number) for number in (0, 1, 3, 4))],
     }
     for name in ("one", "two"):
         found = segment(discs, out=tmp_path / name, **settings)  # type: ignore[arg-type]
