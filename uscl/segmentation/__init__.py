@@ -160,7 +160,7 @@ def segment(
     held = _hold_out_all(asked, labelled, found_masks, divisions, training, kept_pictures, size)
     held[POSITION] = [position_alone(labelled, found_masks, division) for division in divisions]
     reference = (RANDOM if RANDOM in names else names[0]) if len(names) > 1 else None
-    summary = summarise(frames, groups, found_masks, divisions, held, reference)
+    summary = summarise(frames, groups, found_masks, divisions, held, reference, with_instances=head == "mask-rcnn")
     for entry in summary["weights"]:
         entry["provenance"] = provenances[entry["name"]]
     summary["dataset"] |= {"name": opened.name, "digest": opened.digest, "frames_without_mask": int((~has).sum())}

@@ -136,7 +136,9 @@ def intervals(items: Items, metric: str, values: NDArray[np.float64]) -> list[li
             found.append(None)
             continue
         skew = metrics.acceleration(values[metrics.RESAMPLES :, column])
-        ends = metrics.interval(values[: metrics.RESAMPLES, column], quantile=metrics.widened_quantile(own), skew=skew)
+        # Where all items are 0 (or 1) no resample differs, and still the next patient may.
+        groups = float(metrics.effective_groups(own).min())
+        ends = metrics.interval(values[: metrics.RESAMPLES, column], quantile=metrics.widened_quantile(own), skew=skew, groups=groups)
         found.append(ends if np.isfinite(ends).all() else None)
     return found
 

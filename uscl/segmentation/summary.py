@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from uscl.evaluation import metrics
 from uscl.evaluation.folds import Folds
+from uscl.evaluation.report import called
 from uscl.evaluation.summary import FEW_GROUPS, FEW_GROUPS_OF_A_CLASS
 from uscl.segmentation.held_out import HeldOut
 from uscl.segmentation.instances import average_precision, true_instances
@@ -35,6 +36,8 @@ def summarise(
     divisions: Sequence[Folds],
     held: Mapping[str, Sequence[HeldOut]],
     reference: str | None,
+    *,
+    with_instances: bool,
 ) -> dict[str, Any]:
     """Everything that follows from the held-out predictions.
 
@@ -45,6 +48,7 @@ def summarise(
         divisions: The folds of each seed.
         held: By weights' name, and `POSITION` last: what was made of the frames under each seed.
         reference: The weights that the others are compared with; None where there is only one.
+        with_instances: The head finds instances, so average precision is told, also where it found none.
     """
     group_names, group = np.unique(groups, return_inverse=True)
     video_names, video = np.unique(frames["video_id"].to_numpy(dtype=str), return_inverse=True)
@@ -57,6 +61,7 @@ def summarise(
         {
             "name": name,
             "levels": {level: _level(items[name][level], drawn[name][level], masks.names) for level in LEVELS},
+            "never_predicted": [title for index, title in enumerate(masks.names) if not any(one.counts[:, index, 1].any() for one in own)],
             "per_fold": _per_fold(own, divisions, video, group),
             "per_seed": [
                 {"seed": division.seed, **_means(level_items([one.counts], "frame", video, group))}
@@ -66,7 +71,7 @@ def summarise(
         for name, own in held.items()
     ]
     real = [name for name in held if name != POSITION]
-    if any(instance for name in real for one in held[name] for instance in one.instances):
+    if with_instances:
         truth = [true_instances(masks.read(row)) for row in range(len(masks.files))]
         for entry in entries:
             if entry["name"] != POSITION:
@@ -110,8 +115,13 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
             found.append(
                 f"Class '{each['class']}' stands in {told}: how its figures would change with others can hardly be told from so few."
             )
-    if data["frames_without_mask"]:
-        found.append(f"{data['frames_without_mask']:,} frames have no mask and are left out.")
+    for entry in summary["weights"]:
+        if entry["never_predicted"]:
+            named = ", ".join(f"'{name}'" for name in entry["never_predicted"])
+            found.append(f"With {called(entry['name'])} no pixel of any held-out frame is taken for {named}: it was not learnt.")
+    without = data["frames_without_mask"]
+    if without:
+        found.append(f"{without:,} frames have no mask and are left out." if without > 1 else "1 frame has no mask and is left out.")
     return found
 
 
@@ -125,9 +135,9 @@ def frame_table(
             table = frames[["frame_id", "video_id", "group_id"]].copy()
             table["independent_group"] = groups
             table["fold"], table["seed"], table["weights"] = division.fold, division.seed, name
-            for index, called in enumerate(masks.names):
+            for index, title in enumerate(masks.names):
                 for place, what in enumerate(("both", "predicted", "truth")):
-                    table[f"{what}_{called}"] = one.counts[:, index, place]
+                    table[f"{what}_{title}"] = one.counts[:, index, place]
             parts.append(table)
     return pd.concat(parts, ignore_index=True)
 

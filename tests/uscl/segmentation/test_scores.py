@@ -111,6 +111,15 @@ def test_resamples_are_those_of_repeated_groups(counts: np.ndarray, level: str, 
         assert row[0] == pytest.approx(np.nanmean(expected))
 
 
+def test_a_class_that_is_never_found_may_be_in_the_next_group() -> None:
+    counts = np.zeros((8, 1, 3), dtype=np.int64)
+    counts[..., 2] = 5
+    items = level_items([counts], "frame", np.arange(8), np.arange(8))
+    ends = intervals(items, "dice", resampled(items, "dice", np.concatenate([bootstrap_draws(8), left_out_draws(8)])))
+    # Clopper and Pearson's upper end of none of eight.
+    assert ends == [pytest.approx([0, 1 - 0.025 ** (1 / 8)])] * 2
+
+
 def test_seeds_are_averaged_by_item(counts: np.ndarray) -> None:
     better = counts.copy()
     better[..., 0] = better[..., 1] = better[..., 2]

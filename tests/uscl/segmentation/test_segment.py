@@ -55,7 +55,7 @@ def test_every_frame_with_a_mask_is_held_out_once(discs: Path, result: SegmentRe
     data = result.summary["dataset"]
     assert (data["frames"], data["frames_without_mask"], data["videos"], data["groups"]) == (23, 1, 8, 8)
     assert [each["class"] for each in data["classes"]] == ["disc", "square <b>"]
-    assert "1 frames have no mask and are left out." in result.summary["notes"]
+    assert "1 frame has no mask and is left out." in result.summary["notes"]
     table = pd.read_parquet(result.out / "scores.parquet")
     assert len(table) == 23
     assert table["frame_id"].is_unique
@@ -160,6 +160,13 @@ def test_instances_are_judged_by_average_precision(discs: Path, tmp_path: Path, 
     assert 0.5 < precision["classes"][0]["ap"] <= 1
     assert precision["ap"] == pytest.approx(precision["classes"][0]["ap"] / 2)
     assert "Average precision of instances" in (out / "report.html").read_text()
+    monkeypatch.setattr(
+        held_out, "predict_instances", lambda model, given, rows, **kwargs: ((row, 0 * truth[row], []) for row in rows.tolist())
+    )
+    found = segment(discs, weights=["random"], masks=masks_of(discs), out=tmp_path / "none", head="mask-rcnn", image_size=SIZE, folds=2)
+    assert found.summary["weights"][0]["average_precision"]["ap"] == 0
+    told = "With random weights no pixel of any held-out frame is taken for 'disc', 'square <b>': it was not learnt."
+    assert told in found.summary["notes"]
 
 
 @pytest.mark.parametrize(
