@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from uscl.fitting import fit as fit
     from uscl.predicting import predict as predict
     from uscl.run_list import runs as runs
+    from uscl.segmentation import segment as segment
     from uscl.sweeping import sweep as sweep
     from uscl.train import pretrain as pretrain
 
@@ -30,10 +31,11 @@ _FUNCTIONS = {
     "pretrain": ("uscl.train", "pretrain"),
     "report": ("uscl.evaluation.reporting", "report"),
     "runs": ("uscl.run_list", "runs"),
+    "segment": ("uscl.segmentation", "segment"),
     "sweep": ("uscl.sweeping", "sweep"),
 }
 
-__all__ = ["bench", "embed", "evaluate", "export", "fit", "predict", "pretrain", "report", "runs", "sweep"]
+__all__ = ["bench", "embed", "evaluate", "export", "fit", "predict", "pretrain", "report", "runs", "segment", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,6 +47,14 @@ class Backbone(nn.Module):
         """Features (N, width) of normalised frames (N, 1 or 3, H, W)."""
         raise NotImplementedError
 
+    def pyramid(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Maps (N, channels, h, w) of normalised frames, from the largest to the smallest: the last one that the network has at each size.
+
+        Raises:
+            UserError: The network does not hand them out.
+        """
+        raise NotImplementedError
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers under the names that the network has in its own library."""
         return self.state_dict()
@@ -107,6 +115,14 @@ class ResNet(Backbone):
         third = self.layer3(second)
         return second, third, self.layer4(third)
 
+    def pyramid(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """Maps after the stem and the four stages: a half to a thirty-second of the frames' size."""
+        stem = self.relu(self.bn1(self._first_convolution(frames)))
+        first = self.layer1(self.maxpool(stem))
+        second = self.layer2(first)
+        third = self.layer3(second)
+        return [stem, first, second, third, self.layer4(third)]
+
     @property
     def stage_widths(self) -> tuple[int, int, int]:
         """Channels of the maps that `stages` gives."""
@@ -159,6 +175,16 @@ class TimmBackbone(Backbone):
             reason = "cannot pass a batch of no videos beside sync_batchnorm, and this process has none of the last batch of the epoch"
             raise UserError(f"backbone '{self.name}'", reason, "start fewer processes, or take a batch_size that divides the videos")
         return self.network(frames.new_zeros(2, *frames.shape[1:]))[:0]
+
+    def pyramid(self, frames: torch.Tensor) -> list[torch.Tensor]:
+        """What timm's `forward_intermediates` gives, of maps of one size the last."""
+        if not hasattr(self.network, "forward_intermediates"):
+            raise UserError(f"backbone '{self.name}'", "hands out no maps between its layers", f"take one of {', '.join(BACKBONES)}")
+        maps: list[torch.Tensor] = self.network.forward_intermediates(  # type: ignore[operator]
+            frames.expand(-1, self._channels, -1, -1), intermediates_only=True
+        )
+        last = {tuple(each.shape[2:]): each for each in maps if each.ndim == 4}
+        return [last[size] for size in sorted(last, reverse=True)]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Parameters and buffers under timm's names."""

@@ -45,6 +45,14 @@ class Head(StrEnum):
     finetune = "finetune"
 
 
+class SegmentationHead(StrEnum):
+    """What `uscl segment` puts on the backbone."""
+
+    unet = "unet"
+    fpn = "fpn"
+    mask_rcnn = "mask-rcnn"
+
+
 class ComputedIn(StrEnum):
     """What `uscl embed` computes in."""
 
@@ -291,6 +299,74 @@ def evaluate(
         _print_json(result.summary)
     else:
         print_evaluation(result)
+        print(f"report: {out}/report.html")
+
+
+@app.command()
+@one_line_errors
+def segment(
+    dataset: DataSetArgument,
+    weights: Annotated[
+        list[str], typer.Option(help="A run folder, a file of weights, 'random', 'imagenet' or a backbone's name; may be given again.")
+    ],
+    masks: Annotated[
+        str,
+        typer.Option(metavar="FOLDER|COLUMN", help="PNGs by the frames' paths or frame_ids, or a column with paths; 0 is background."),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make for report.html, segmentation.json and scores.parquet.")],
+    head: Annotated[SegmentationHead, typer.Option(help="mask-rcnn: instances, by ResNets alone (extra 'coco').")] = SegmentationHead.unet,
+    epochs: Annotated[int, typer.Option(help="Epochs, fixed beforehand.")] = 30,
+    folds: Annotated[int | None, typer.Option(help="Number of group folds; by default the data set's own, else 5.")] = None,
+    seeds: Annotated[int, typer.Option(help="Repeat with so many assignments to folds.")] = 1,
+    image_size: ImageSize = None,
+    frozen: Annotated[bool, typer.Option("--frozen", help="Train the head alone.")] = False,
+    where: Where = None,
+    save_masks: Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks to DIR/masks.")] = False,
+    allow_overlap: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Judge these weights though they were trained on clips evaluated here; may be given again."),
+    ] = None,
+    without_overlap: Annotated[
+        bool, typer.Option("--without-overlap", help="Leave out clips that any weights were trained on, with their groups.")
+    ] = False,
+    pretraining_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]SET", help="What weights were trained on that do not say it themselves; may be given again."),
+    ] = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge weights by segmentation: Dice and IoU on held-out groups, with intervals; instances with --head mask-rcnn.
+
+    \b
+    uscl segment set --weights random --weights run --masks masks --out segmentation
+    uscl segment set --weights run --masks overlay_path --out segmentation --head fpn --frozen --save-masks
+    """
+    from uscl.segmentation import segment as run
+    from uscl.segmentation.report import print_segmentation
+
+    result = run(
+        dataset,
+        weights=weights,
+        masks=masks,
+        out=out,
+        head=head.value,
+        epochs=epochs,
+        folds=folds,
+        seeds=seeds,
+        image_size=image_size,
+        frozen=frozen,
+        where=where or (),
+        save_masks=save_masks,
+        allow_overlap=allow_overlap or (),
+        without_overlap=without_overlap,
+        pretraining_sets=pretraining_set or (),
+        overwrite=overwrite,
+    )
+    if as_json:
+        _print_json(result.summary)
+    else:
+        print_segmentation(result.summary)
         print(f"report: {out}/report.html")
 
 

@@ -48,6 +48,9 @@ def phantom(
     out: Annotated[Path, typer.Argument(help="Folder to make; it must be empty or missing.")],
     videos: Annotated[int | None, typer.Option(help="Clips to make (40); from 10 on, faulty ones are planted besides.")] = None,
     seed: Annotated[int, typer.Option(help="Equal seeds give equal clips.")] = 0,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write what each pixel shows besides, as PNGs into this empty or missing folder.")
+    ] = None,
     like: Annotated[
         str | None, typer.Option(metavar="us4", help="Instead: 1,051 tiny clips in the number and the layouts of US-4's four parts.")
     ] = None,
@@ -57,13 +60,14 @@ def phantom(
 
     \b
     usdata phantom demo/raw
+    usdata phantom raw --masks masks
     usdata phantom tree --like us4
     """
     from usdata.phantoms import phantom as make
 
     if like is not None and videos is not None:
         raise UserError("--videos", f"does not go with --like {like}, which has a number of its own", "leave one of them out")
-    made = make(out, videos=40 if videos is None else videos, seed=seed, like=like)
+    made = make(out, videos=40 if videos is None else videos, seed=seed, masks=masks, like=like)
     if as_json:
         _print_json({"out": str(made.out), "videos": made.videos, "faults": made.faults, "patients": made.patients})
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections import Counter
 from dataclasses import replace
@@ -15,7 +16,8 @@ import pytest
 
 from usdata.errors import UserError
 from usdata.phantoms import BLACK_FRAMES, FAKE_NAME, PhantomResult, phantom
-from usdata.phantoms.clips import plan, render
+from usdata.phantoms.anatomy import LIVER, LUNG, TISSUES, VESSEL, WALL
+from usdata.phantoms.clips import plan, render, render_masks
 from usdata.phantoms.physics import Scan, carrier, echoes, scatter
 
 SIZE, FRAMES, VIDEOS = 128, 12, 12
@@ -271,3 +273,50 @@ def test_a_single_scatterer_moves_its_echo_and_turns_its_phase() -> None:
     expected = -4 * math.pi * 0.25 * SCAN.mm_per_sample / wavelength_mm
     turned = np.angle(there[100, 80] / here[100, 80])
     assert math.cos(turned - expected) > 0.999
+
+
+def test_masks_lie_under_the_frame_ids_of_a_build_and_change_no_clip(made: PhantomResult, tmp_path: Path) -> None:
+    again = phantom(tmp_path / "raw", videos=2, seed=5, size=SIZE, frames=FRAMES, masks=tmp_path / "masks")
+    for path in sorted((again.out / "clips").iterdir()):
+        assert path.read_bytes() == (made.out / "clips" / path.name).read_bytes()
+        masks = sorted((tmp_path / "masks" / "phantom" / path.name.replace(".", "_")).iterdir())
+        assert sorted(mask.name for mask in masks) == sorted(f"{index}.png" for index in range(FRAMES))
+        for mask in masks:
+            assert cv2.imread(str(mask), cv2.IMREAD_UNCHANGED).shape == decode(path)[0].shape
+    assert json.loads((tmp_path / "masks" / "classes.json").read_text()) == {str(value): name for value, name in TISSUES.items()}
+    with pytest.raises(UserError, match="masks: exists and is not empty"):
+        phantom(tmp_path / "other", videos=2, masks=tmp_path / "masks")
+    with pytest.raises(UserError, match="does not go with --like us4"):
+        phantom(tmp_path / "other", like="us4", masks=tmp_path / "more")
+
+
+def test_masks_say_what_the_pictures_show() -> None:
+    """Against the pictures themselves: where it is dark, where the bright pleura or capsule runs, and when."""
+    for clip in plan(videos=9, seed=1, size=160, frames=20):
+        pictures, geometry = render(clip)
+        gray, masks = pictures[..., 0].astype(float), render_masks(clip)
+        assert masks.shape == gray.shape
+        organ, other = (LUNG, LIVER) if clip.label.endswith("lines") else (LIVER, LUNG)
+        assert (masks == WALL).any(axis=(1, 2)).all()
+        assert (masks == organ).any(axis=(1, 2)).all()
+        assert not (masks == other).any()
+        assert (masks[0] > 0).sum() <= math.prod((geometry.canvas_width, geometry.canvas_height))
+        # the surface of lung or liver is a bright line along the border of the wall
+        wall, below = (cv2.dilate((masks[9] == value).astype(np.uint8), np.ones((5, 5))) for value in (WALL, organ))
+        border, tissue = (wall & below).astype(bool), masks[9] > 0
+        assert gray[9][border].mean() > 1.25 * gray[9][tissue & ~border].mean(), clip
+        if (masks == VESSEL).sum() > 200 * len(masks):
+            inside = masks == VESSEL
+            assert gray[inside].mean() < 0.5 * gray[masks == LIVER].mean()
+            # of all times its own fits best: vessels move with the breath
+            misfit = [gray[9][inside[time]].mean() for time in range(len(masks))]
+            assert abs(int(np.argmin(misfit)) - 9) <= 2 or max(misfit) - min(misfit) < 4, clip
+
+
+def test_masks_keep_to_the_field_of_view(truth: list[dict[str, str]]) -> None:
+    clip = plan(videos=VIDEOS, seed=5, size=SIZE, frames=FRAMES)[0]
+    row = next(row for row in sound(truth) if row["path"] == clip.path)
+    inside = in_field_of_view(row, (clip.height, clip.width))
+    masks = render_masks(clip)
+    assert not masks[:, ~inside].any()
+    assert (masks[0] > 0).sum() > 0.6 * inside.sum()

@@ -1,8 +1,8 @@
 """Ultrasound-like clips with known truth, for the demo and for tests.
 
 In: a number of clips and a seed. Out: `clips/` in several containers, `labels.csv` as a user would have it, `truth.csv` with each
-field of view, patient and planted fault, and `README.txt`. Guarantees: equal seeds give equal bytes on one machine, and a sound clip does
-not depend on how many there are.
+field of view, patient and planted fault, and `README.txt`; on request, masks of what each pixel shows. Guarantees: equal seeds give equal
+bytes on one machine, and a sound clip does not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from usdata.console import progress
 from usdata.errors import UserError, nearest
-from usdata.files import atomic, write_text
-from usdata.phantoms.anatomy import LABELS
-from usdata.phantoms.clips import FAULT_SEEDS, Clip, even, field_of_view, plan, render
+from usdata.files import atomic, write_json, write_text
+from usdata.phantoms.anatomy import LABELS, TISSUES
+from usdata.phantoms.clips import FAULT_SEEDS, Clip, even, field_of_view, plan, render, render_masks
 from usdata.phantoms.encoding import write_clip
 from usdata.phantoms.physics import Geometry
 from usdata.phantoms.us4 import write_us4
@@ -60,6 +62,7 @@ def phantom(
     seed: int = 0,
     size: int = 320,
     frames: int = 48,
+    masks: str | Path | None = None,
     like: str | None = None,
     workers: int | None = None,
 ) -> PhantomResult:
@@ -71,6 +74,8 @@ def phantom(
         seed: Equal seeds give equal bytes on one machine.
         size: Shorter side of the smallest picture in pixels; others are up to a quarter larger.
         frames: Frames of each clip.
+        masks: Folder to make for the truth of each frame of each sound clip, under the frame_id that `usdata build phantom` gives it:
+            `phantom/<clip>_<suffix>/<frame_index>.png`, of the picture's size; each pixel is a key of `classes.json`, or 0 for none of it.
         like: "us4": instead of all this, tiny clips in the number and the layouts of US-4's four parts.
         workers: Processes that make clips (like: "us4"); all processors by default.
 
@@ -81,12 +86,15 @@ def phantom(
     for name, value, least in (("videos", videos, 1), ("seed", seed, 0), ("size", size, SIZE_MIN), ("frames", frames, FRAMES_MIN)):
         if value < least:
             raise UserError(name, f"is {value}, and must be at least {least}", f"give --{name} {least} or more")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(folder, "exists and is not empty", "choose another folder, or remove it")
+    for place in (folder, *([Path(masks)] if masks is not None else [])):
+        if place.exists() and (not place.is_dir() or any(place.iterdir())):
+            raise UserError(place, "exists and is not empty", "choose another folder, or remove it")
     start = time.monotonic()
     if like is not None:
         if like != "us4":
             raise UserError("--like", f"knows no '{like}'", nearest(like, ["us4"]))
+        if masks is not None:
+            raise UserError("--masks", f"does not go with --like {like}, whose clips show nobody's anatomy", "leave one of them out")
         made = write_us4(folder, seed=seed, workers=workers)
         return PhantomResult(folder, len(made), 0, len({clip.patient for clip in made if clip.patient}), time.monotonic() - start)
     clips = plan(videos=videos, seed=seed, size=size, frames=frames)
@@ -97,12 +105,16 @@ def phantom(
             pictures, geometry = render(clip)
             write_clip(folder / clip.path, pictures, clip.fps)
             rows.append(_rows(clip, geometry))
+            if masks is not None:
+                _write_masks(Path(masks), clip)
             advance(1)
         if extra:
             rows.extend(_plant_faults(folder, clips, seed, advance))
     _write_csv(folder / "labels.csv", [label for label, _ in rows])
     _write_csv(folder / "truth.csv", [truth for _, truth in rows])
     write_text(folder / "README.txt", README)
+    if masks is not None:
+        write_json(Path(masks) / "classes.json", {str(value): name for value, name in TISSUES.items()})
     patients = len({clip.patient for clip in clips})
     return PhantomResult(folder, len(rows), extra, patients, time.monotonic() - start)
 
@@ -163,6 +175,16 @@ def _rows(
 
 def _patient(number: int) -> str:
     return f"P{number + 1:03d}"
+
+
+def _write_masks(folder: Path, clip: Clip) -> None:
+    for index, mask in enumerate(render_masks(clip)):
+        with atomic(folder / "phantom" / f"{clip.name}_{clip.container}" / f"{index}.png", durable=False) as temporary:
+            temporary.write_bytes(_png(mask))
+
+
+def _png(mask: NDArray[np.uint8]) -> bytes:
+    return bytes(cv2.imencode(".png", mask)[1])
 
 
 def _write_csv(path: Path, rows: list[dict[str, object]]) -> None:

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from usdata.phantoms.physics import MARGIN_BEAMS, MARGIN_DEPTHS, Complexes, Floats, Scan, carrier, scatter, smooth_noise
 
 WALL_MM_MIN, WALL_MM_MAX = 15.0, 25.0
 
 LABELS = {"a_lines": "lung", "b_lines": "lung", "liver_fine": "liver", "liver_coarse": "liver"}
+# What a pixel of a mask shows; 0 is what is none of these: outside the field of view, and beyond the diaphragm.
+WALL, LUNG, LIVER, VESSEL = 1, 2, 3, 4
+TISSUES = {WALL: "wall", LUNG: "lung", LIVER: "liver", VESSEL: "vessel"}
 VIEWS = {"lung": ("right anterior", "left anterior", "right lateral", "left lateral"), "liver": ("subcostal", "intercostal", "right lobe")}
 
 
@@ -42,6 +46,7 @@ class Body:
         specular: 1 where the scatterer belongs to a smooth reflector, whose echoes add in phase (n).
         mobility: 1 where it follows the breathing, 0 where it stays (n).
         transmission: Amplitude factor that the wall and the shadow of bone leave of the echoes (depths, beams).
+        tissue: What is where at rest, a key of `TISSUES` or 0, over the grid and its margins.
     """
 
     beam: Floats
@@ -50,6 +55,26 @@ class Body:
     specular: Floats
     mobility: Floats
     transmission: Floats
+    tissue: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How breath and hand move a clip's tissue; lengths in beams and depth samples."""
+
+    phase: float
+    slide: float
+    sink: float
+    hand_phase: float
+    hand: float
+    turn_per_s: float
+    twinkle: float
+
+    def at(self, time_s: np.float32, breath_s: float) -> tuple[float, float, float]:
+        """At a time: how far what follows the breathing is to the right, and deeper; and how far everything is to the right by the hand."""
+        breath = np.sin(2 * np.pi * time_s / breath_s + self.phase)
+        drift = self.hand * np.sin(2 * np.pi * time_s / 3.1 + self.hand_phase)
+        return self.slide * breath, self.sink * breath, drift
 
 
 @dataclass(frozen=True)
@@ -90,13 +115,15 @@ def build_body(scan: Scan, label: str, habitus: Habitus, rng: np.random.Generato
     uneven_db = 1.6 * smooth_noise(rng, (1, scan.beams), 0, 3)[0] + 1.6 * smooth_noise(rng, (1, scan.beams), 0, 12)[0]
     grown = np.clip(np.arange(scan.depths, dtype=np.float32) / wall, 0, 1)
     streaks = (10 ** (grown[:, None] * uneven_db[None, :] / 20)).astype(np.float32)
+    tissue = np.where(below, LUNG, WALL)
     if LABELS[label] == "lung":
         organ_db, organ_lines = _lung(scan, label, surface, beam, depth, rng)
         if rng.random() < 0.55:
             rib, shadow[:] = _rib(scan, wall, rng)
             organ_lines.append(rib)
     else:
-        organ_db, organ_lines = _liver(scan, label, surface, beam, depth, rng)
+        organ_db, organ_lines, organ = _liver(scan, label, surface, beam, depth, rng)
+        tissue = np.where(below, organ, WALL)
     decibel = np.where(below, organ_db, wall_db)
     strength *= (10 ** (decibel / 20)).astype(np.float32)
     parts = wall_lines + organ_lines
@@ -108,33 +135,36 @@ def build_body(scan: Scan, label: str, habitus: Habitus, rng: np.random.Generato
         specular=np.concatenate([np.zeros(len(beam), np.float32), np.ones(len(lines), np.float32)]),
         mobility=np.concatenate([below.astype(np.float32), *(np.full(len(part.beam), part.mobility, np.float32) for part in parts)]),
         transmission=shadow * streaks,
+        # One scatterer stands in each cell of the grid, row by row.
+        tissue=tissue.reshape(scan.depths + 2 * MARGIN_DEPTHS, -1).astype(np.uint8),
     )
 
 
-def breathe(
-    scan: Scan, body: Body, label: str, habitus: Habitus, rng: np.random.Generator, times_s: Floats
-) -> list[tuple[Floats, Floats, Complexes]]:
-    """The scatterers at each time: lung slides under a still wall, liver slides and sinks; the hand drifts; the plane slowly changes."""
+def draw_movement(scan: Scan, label: str, rng: np.random.Generator) -> Movement:
+    """Lung slides under a still wall, liver slides and sinks; the hand drifts; the plane slowly changes."""
     phase = rng.uniform(0, 2 * np.pi)
     scale = scan.beams / 160
     slide, sink = (rng.uniform(4, 7) * scale, 0.0) if LABELS[label] == "lung" else (rng.uniform(3, 6) * scale, rng.uniform(3, 6) * scale)
     hand_phase, hand = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.0) * scale
     turn_per_s = rng.uniform(0.8, 1.4)
-    twinkle = rng.uniform(0, 2 * np.pi)
+    return Movement(phase, slide, sink, hand_phase, hand, turn_per_s, twinkle=rng.uniform(0, 2 * np.pi))
+
+
+def breathe(scan: Scan, body: Body, habitus: Habitus, movement: Movement, times_s: Floats) -> list[tuple[Floats, Floats, Complexes]]:
+    """The scatterers at each time."""
     mirror = body.specular > 0
     phases = carrier(scan, body.depth)
     first, second = body.strength[0] * phases, body.strength[1] * phases
     frames = []
     for time_s in times_s:
-        breath = np.sin(2 * np.pi * time_s / habitus.breath_s + phase)
-        drift = hand * np.sin(2 * np.pi * time_s / 3.1 + hand_phase)
-        beam = body.beam + body.mobility * np.float32(slide * breath) + np.float32(drift)
-        depth = body.depth + body.mobility * np.float32(sink * breath)
-        turn = turn_per_s * time_s
+        slid, sunk, drift = movement.at(time_s, habitus.breath_s)
+        beam = body.beam + body.mobility * np.float32(slid) + np.float32(drift)
+        depth = body.depth + body.mobility * np.float32(sunk)
+        turn = movement.turn_per_s * time_s
         amplitude = first * np.float32(np.cos(turn)) + second * np.float32(np.sin(turn))
         # what moves, moves as one, so its carrier turns as one
-        amplitude *= np.where(body.mobility > 0, carrier(scan, np.array([sink * breath], np.float32)), np.complex64(1))
-        amplitude[mirror] = body.strength[0][mirror] * np.float32(1 + 0.06 * np.sin(2 * np.pi * time_s / 0.9 + twinkle))
+        amplitude *= np.where(body.mobility > 0, carrier(scan, np.array([sunk], np.float32)), np.complex64(1))
+        amplitude[mirror] = body.strength[0][mirror] * np.float32(1 + 0.06 * np.sin(2 * np.pi * time_s / 0.9 + movement.twinkle))
         frames.append((beam.astype(np.float32), depth.astype(np.float32), amplitude.astype(np.complex64)))
     return frames
 
@@ -256,8 +286,11 @@ def _lung(
 
 def _liver(
     scan: Scan, label: str, surface: Callable[[Floats], Floats], beam: Floats, depth: Floats, rng: np.random.Generator
-) -> tuple[Floats, list[_Reflector]]:
-    """Parenchyma, even or nodular; vessels without echoes, some with bright walls; capsule; diaphragm where the picture is deep enough."""
+) -> tuple[Floats, list[_Reflector], NDArray[np.int64]]:
+    """Parenchyma, even or nodular; vessels without echoes, some with bright walls; capsule; diaphragm where the picture is deep enough.
+
+    Besides levels and reflectors: which tissue each scatterer stands in, 0 beyond the diaphragm.
+    """
     coarse = label == "liver_coarse"
     scale = scan.beams / 160
     x_mm, z_mm = scan.millimetres(beam, depth)
@@ -271,6 +304,7 @@ def _liver(
     span = scan.depth_mm - wall_mm
     unit = scan.depth_mm / 130  # vessels shrink with the picture: near a linear probe only small ones lie
     taken: list[tuple[float, float]] = []
+    tissue = np.full(len(beam), LIVER)
     for _ in range(int(rng.integers(1, 3)) if coarse else int(rng.integers(4, 7))):
         centre_z = wall_mm + span * rng.uniform(0.15, 0.7)
         reach = (scan.radius_mm + centre_z) * np.sin(scan.half_angle) if scan.half_angle else scan.width_mm / 2
@@ -284,6 +318,7 @@ def _liver(
         across = (z_mm - centre_z) * np.cos(angle) - (x_mm - centre_x) * np.sin(angle) - curve * along**2
         thick = radius * np.clip(1 - 0.45 * along / (half_length + radius), 0.3, 1.4)  # vessels taper as they branch
         off = np.hypot(np.maximum(np.abs(along) - half_length, 0), across) / thick
+        tissue[off < 1] = VESSEL
         decibel = decibel + rim_db * np.exp(-0.5 * ((off - 1.15) / 0.15) ** 2)
         decibel = decibel + (-30 - decibel) / (1 + np.exp(np.clip((off - 1) / edge, -30, 30)))
     grid = np.arange(-MARGIN_BEAMS, scan.beams + MARGIN_BEAMS, dtype=np.float32)
@@ -294,6 +329,7 @@ def _liver(
         centre_x, centre_z = scan.depth_mm * rng.uniform(-0.35, 0.35), arc_z - radius_mm
         off = np.hypot(x_mm - centre_x, z_mm - centre_z) - radius_mm
         decibel = np.where(off > 0, -9 + 0.5 * decibel, decibel)
+        tissue[off > 0] = 0
 
         def dome(at: Floats) -> Floats:
             angle = (at / (scan.beams - 1) * 2 - 1) * scan.half_angle
@@ -307,4 +343,4 @@ def _liver(
             _line(scan, dome, 22, rng, mobility=1.0, rough=0.9, spread=(0.12, 0.22)),
             _line(scan, lambda at: dome(at) + 1.8, 17, rng, mobility=1.0, rough=0.9, spread=(0.12, 0.22)),
         ]
-    return decibel.astype(np.float32), lines
+    return decibel.astype(np.float32), lines, tissue

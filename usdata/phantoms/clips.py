@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from usdata.phantoms.anatomy import LABELS, VIEWS, Habitus, breathe, build_body, draw_habitus
-from usdata.phantoms.physics import Geometry, Scan, echoes, log_compress, receive, scan_convert, scan_maps
+from usdata.phantoms.anatomy import LABELS, VIEWS, Habitus, breathe, build_body, draw_habitus, draw_movement
+from usdata.phantoms.physics import MARGIN_BEAMS, MARGIN_DEPTHS, Geometry, Scan, echoes, log_compress, receive, scan_convert, scan_maps
 
 FLOOR_DB, RANGE_DB = -25.0, 60.0
 PATIENT_SEEDS, CLIP_SEEDS, FAULT_SEEDS = 1, 2, 3  # name spaces of the seeds
@@ -148,23 +148,51 @@ def field_of_view(clip: Clip) -> Geometry:
 
 def render(clip: Clip, *, burned_in: str = "") -> tuple[NDArray[np.uint8], Geometry]:
     """A clip's frames (frames, height, width, RGB) and where they hold tissue."""
+    geometry, scan, habitus, rng = _scanned(clip)
+    gray = _scan_tissue(clip, scan, geometry, habitus, rng)
+    paint = _surroundings(clip, geometry, burned_in)
+    return np.maximum(gray[..., None], paint[None]), geometry
+
+
+def render_masks(clip: Clip) -> NDArray[np.uint8]:
+    """What each pixel of a clip's frames shows, (frames, height, width): a key of `anatomy.TISSUES`, or 0 for none of them.
+
+    Tissue under the shadow of a rib is what it is, though nothing is seen of it.
+    """
+    geometry, scan, habitus, rng = _scanned(clip)
+    body = build_body(scan, clip.label, habitus, rng)
+    movement = draw_movement(scan, clip.label, rng)
+    beam, depth, inside = scan_maps(geometry, scan)
+    masks = []
+    for time_s in _times_s(clip):
+        slid, sunk, drift = movement.at(time_s, habitus.breath_s)
+        # The wall is alike along the beams, so that its edge alone tells whether it slid: what moves lies where its edge moved to.
+        at_rest = (np.float32(MARGIN_BEAMS - slid - drift) + beam, np.float32(MARGIN_DEPTHS - sunk) + depth)
+        masks.append(cv2.remap(body.tissue, *at_rest, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE))
+    return np.where(inside >= 0.5, np.stack(masks), 0).astype(np.uint8)
+
+
+def _scanned(clip: Clip) -> tuple[Geometry, Scan, Habitus, np.random.Generator]:
+    """Where the picture holds tissue, how it is sampled, of whom, and the generator of all that follows."""
     rng = _generator(*clip.seeds)
     geometry, device = field_of_view(clip), clip.device
     habitus = draw_habitus(_generator(*clip.patient_seeds))
     depths, beams = round(1.08 * geometry.depth_pixels), 2 * round(0.25 * min(clip.width, clip.height))
     width_mm = clip.depth_mm * geometry.width / geometry.height if geometry.kind == "linear" else 0.0
     angle = math.radians(device.half_angle_deg)
-    scan = Scan(depths, beams, clip.depth_mm, device.radius_mm, angle, width_mm, device.frequency_mhz, float(rng.uniform(0.3, 0.6)))
-    gray = _scan_tissue(clip, scan, geometry, habitus, rng)
-    paint = _surroundings(clip, geometry, burned_in)
-    return np.maximum(gray[..., None], paint[None]), geometry
+    focus = float(rng.uniform(0.3, 0.6))
+    return geometry, Scan(depths, beams, clip.depth_mm, device.radius_mm, angle, width_mm, device.frequency_mhz, focus), habitus, rng
+
+
+def _times_s(clip: Clip) -> NDArray[np.float32]:
+    return (np.arange(clip.frames) / clip.fps).astype(np.float32)
 
 
 def _scan_tissue(clip: Clip, scan: Scan, geometry: Geometry, habitus: Habitus, rng: np.random.Generator) -> NDArray[np.uint8]:
     device = clip.device
     body = build_body(scan, clip.label, habitus, rng)
-    times_s = (np.arange(clip.frames) / clip.fps).astype(np.float32)
-    field = echoes(scan, breathe(scan, body, clip.label, habitus, rng, times_s)) * body.transmission
+    movement = draw_movement(scan, clip.label, rng)
+    field = echoes(scan, breathe(scan, body, habitus, movement, _times_s(clip))) * body.transmission
     envelope = receive(scan, field, rng, attenuation_db=habitus.attenuation_db, compensated=rng.uniform(0.88, 0.97), noise_db=-58)
     # one side of the probe often touches less well than the other
     contact = np.clip(1 - rng.uniform(0, 0.5) * np.linspace(-0.6, 1, scan.beams) ** 3, 0.2, 1)
