@@ -7,6 +7,7 @@ bit for bit, on one device; no checkpoint is written of a loss that is not finit
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from uscl.step import Step, wants_graphs
 from uscl.tensorboard import Scalars
 from uscl.utilisation import Capacity, capacity
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress
-from usdata.errors import Stopped, UserError
+from usdata.errors import RecipeError, Stopped, UserError
 from usdata.files import write_json
 from usdata.signals import StopFlag
 
@@ -86,7 +87,10 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
         for batch in feed(position.epoch, position.batch):
             meter.waited(time.monotonic() - waiting)
             rate = learning_rate(config, batch.epoch + batch.number / batch.of, 1 / batch.of)
-            outcome = step(batch, rate)
+            try:
+                outcome = step(batch, rate)
+            except RecipeError as error:
+                raise _own_method_failed(run, position, error) from error
             fine = torch.isfinite(outcome["loss"]) & torch.isfinite(outcome["grad_norm"])
             first_bad = torch.where((first_bad < 0) & ~fine, position.step + 1, first_bad)
 
@@ -204,6 +208,13 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         **measured,
         **rates,
     }
+
+
+def _own_method_failed(run: Run, position: Position, error: RecipeError) -> RecipeError:
+    """The same error, with where its traceback is kept: whoever wrote the method needs it."""
+    run.write("failed", position)
+    run_folder.log(run.out, "".join(traceback.format_exception(error.__cause__ or error)), aloud=False)
+    return RecipeError(error.subject, error.reason, f"{error.advice}, and go on with --resume; the traceback is in {run.out / run_folder.LOG}")
 
 
 def _fail(run: Run, before: Position, position: Position, batch: Batch, outcome: dict[str, Any], first_bad: int) -> None:
