@@ -504,6 +504,24 @@ def bench(
 
 @app.command()
 @one_line_errors
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what this machine can train with, what each extra gives, and what to install for the rest.
+
+    \b
+    uscl doctor
+    uscl doctor --json
+    """
+    from uscl.doctor import examine, print_examination
+
+    examined = examine()
+    if as_json:
+        _print_json(examined.to_json())
+    else:
+        print_examination(examined)
+
+
+@app.command()
+@one_line_errors
 def runs(
     folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Folder with runs in it or below it.")] = Path("."),
     as_json: AsJson = False,

@@ -73,8 +73,10 @@ def whole_folder(out: Path, *, parts: Sequence[str], overwrite: bool) -> Iterato
         else:
             making.replace(out)
     except OSError as error:
-        if error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(making):
-            error.filename = str(out)  # what the caller knows it by: the folder under the other name is gone by now
+        # What the caller knows it by: the folder under the other name is gone by now, and a write names nothing.
+        unnamed = error.filename is None and error.errno is not None
+        if unnamed or (error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(making)):
+            error.filename = str(out)
         raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
