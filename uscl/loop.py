@@ -111,7 +111,7 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
             meter.count(batch.facts.views * len(batch.videos))
             position = replace(position, seconds=time.monotonic() - began)
             if log_due:
-                line = _metrics_line(position, batch, outcome, rate, meter)
+                line = _metrics_line(config.method, position, batch, outcome, rate, meter)
                 if run.probed is not None and probe_due and processes.is_first():
                     line |= _probe(run, feed, run.probed)
                     meter.read()  # the probe's time is none of the next line's
@@ -186,7 +186,9 @@ class _Meter:
         return rates
 
 
-def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter) -> dict[str, Any]:
+def _metrics_line(
+    method: str, position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter
+) -> dict[str, Any]:
     measured = measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach())
     if "collapsed_loss" in outcome:
         measured["collapsed_loss"] = float(outcome["collapsed_loss"])
@@ -195,8 +197,8 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
     rates = meter.read()
     taken = {"step", "epoch", "loss", "learning_rate", "grad_norm", *measured, *rates} & outcome["terms"].keys()
     if taken:
-        reason = f"names a term '{min(taken)}', which is another figure of {run_folder.METRICS}"
-        raise UserError("the method", reason, "give the term another name")
+        reason = f"is '{method}', and names a term '{min(taken)}', which is another figure of {run_folder.METRICS}"
+        raise RecipeError("method", reason, "give the term another name")
     # The terms stand between `loss` and `learning_rate`: `term_names` finds them there.
     return {
         "step": position.step,
