@@ -23,18 +23,20 @@ NEAREST = "did you mean ‹the nearest›? (or all that are known)"
 HEAD = """\
 # Every error, and what to do
 
-A mistake in what you gave is one line on stderr, `error: SUBJECT: REASON; ADVICE`, and exit code 2; nothing half-written stays. In a notebook it
-is an exception with `subject`, `reason` and `advice`. What goes wrong otherwise is a fault of ours, and shows Python's traceback: please report it.
+A mistake in what you gave is one line on stderr, `error: SUBJECT: REASON; ADVICE`, and exit code 2; nothing half-written stays. In a
+notebook it is an exception with `subject`, `reason` and `advice`. What goes wrong otherwise is a fault of ours, and shows Python's
+traceback: please report it.
 
 | exit code | what it means |
 |---|---|
 {codes}
 
-A full disk is code 2 as well (`FILE: no space is left for it; free some or name another place; nothing half-written stays`). What the system refuses
-otherwise (no leave, a broken disk) is code 1 and names the file.
+A full disk is code 2 as well: `FILE: no space is left for it; free some or name another place; nothing half-written stays`. What the
+system refuses otherwise (no leave, a broken disk) is code 1, and one line that names the file.
 
-Below stand all {count} errors, by the module that raises them: ‹names in these quotes› stand for what is known only then. Errors of
-the readers cost a build one row (`status` failed, with this text as `reason` in `videos.parquet`), and end commands that were given that one file.
+Below stand all {count} errors, by the module that raises them; ‹names in these quotes› stand for what is known only then. Errors of the
+readers cost a build one row (`status` failed, with this text as `reason` in `videos.parquet`), and end commands that were given that one
+file. A mistake in the words of a command line itself (an unknown option, a missing argument) is code 2 and told by Typer.
 
 Made by `python docs/errors.py` from the code.
 """

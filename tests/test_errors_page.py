@@ -41,13 +41,13 @@ def test_every_error_has_subject_reason_and_advice_on_one_line(generator: Module
 
 def test_templates_follow_names_to_their_texts(generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By an error that is raised for real: the page's row is its text but for what was known only then."""
-    code = '''
+    code = """
 ADVICE = "give another"
 
 def refuse(path, count):
     reason = f"holds {count} clips" if count else "is empty"
     raise UserError(path, reason, ADVICE)
-'''
+"""
     (tmp_path / "usdata").mkdir()
     (tmp_path / "uscl").mkdir()
     (tmp_path / "usdata" / "module.py").write_text(code)

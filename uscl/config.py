@@ -300,7 +300,8 @@ def _recipe_error(error: ValidationError, name: str) -> RecipeError:
         known = [".".join([*path[:-1], field]) for field in section.model_fields]
         return RecipeError(f"{name}: {key}", "is no key of a training recipe", nearest(key, known))
     if problem["type"] == "value_error" and "ctx" in problem:
-        return RecipeError(name, str(problem["ctx"]["error"]), "mend these keys together")
+        reason, _, advice = str(problem["ctx"]["error"]).partition("; ")
+        return RecipeError(name, reason, advice or "mend it in the recipe, or with --set")
     message = problem["msg"][0].lower() + problem["msg"][1:]
     allowed = _allowed(path)
     return RecipeError(f"{name}: {key}", f"is {problem['input']!r}: {message}", f"allowed: {allowed}" if allowed else "")

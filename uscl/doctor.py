@@ -1,7 +1,7 @@
 """What this machine can train with, what each extra gives, and what to install for the rest.
 
-In comes the machine; out come facts about it and a row an ability. Nothing is written but a file that vanishes at once, where it is asked whether
-runs can be written. torch is imported here and not above: a torch that is installed and broken is a row of the table.
+In comes the machine; out come facts about it and a row an ability. Nothing is written but a file that vanishes at once, where it is asked
+whether runs can be written. torch is imported in the functions: one that is installed and broken is a row of the table.
 """
 
 from __future__ import annotations

@@ -186,9 +186,7 @@ class _Meter:
         return rates
 
 
-def _metrics_line(
-    method: str, position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter
-) -> dict[str, Any]:
+def _metrics_line(method: str, position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter) -> dict[str, Any]:
     measured = measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach())
     if "collapsed_loss" in outcome:
         measured["collapsed_loss"] = float(outcome["collapsed_loss"])
@@ -216,7 +214,9 @@ def _own_method_failed(run: Run, position: Position, error: RecipeError) -> Reci
     """The same error, with where its traceback is kept: whoever wrote the method needs it."""
     run.write("failed", position)
     run_folder.log(run.out, "".join(traceback.format_exception(error.__cause__ or error)), aloud=False)
-    return RecipeError(error.subject, error.reason, f"{error.advice}, and go on with --resume; the traceback is in {run.out / run_folder.LOG}")
+    return RecipeError(
+        error.subject, error.reason, f"{error.advice}, and go on with --resume; the traceback is in {run.out / run_folder.LOG}"
+    )
 
 
 def _fail(run: Run, before: Position, position: Position, batch: Batch, outcome: dict[str, Any], first_bad: int) -> None:

@@ -59,7 +59,9 @@ def prepare(folder: Path) -> None:
     """Raw clips with labels, a set of an older schema, and folds as pickles."""
     for number in range(4):
         write_video(folder / "raw" / f"{'ab'[number % 2]}_{number}.mp4", speckle_frames(8, seed=number))
-    (folder / "raw" / "table.csv").write_text("path,patient,label\n" + "".join(f"{'ab'[n % 2]}_{n}.mp4,p{n},{'ab'[n % 2]}\n" for n in range(4)))
+    (folder / "raw" / "table.csv").write_text(
+        "path,patient,label\n" + "".join(f"{'ab'[n % 2]}_{n}.mp4,p{n},{'ab'[n % 2]}\n" for n in range(4))
+    )
     (folder / "labelled.yaml").write_text(
         "name: small\nmodes: null\nsources:\n- {name: s, table: table.csv, patient_ids: public, "
         "columns: {path: path, patient: patient, label: label}}\n"

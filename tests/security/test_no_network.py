@@ -46,7 +46,7 @@ def test_every_command_is_run_or_named() -> None:
     run = {" ".join(line[:2]) for line in lines(Path("folder"))}
     known = {f"{program} {name}" for program in ("usdata", "uscl") for name in commands(program)}
     assert run | NOT_RUN == known
-    assert NOT_RUN == {"usdata pull"}
+    assert {"usdata pull"} == NOT_RUN
 
 
 def commands(program: str) -> set[str]:

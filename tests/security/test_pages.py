@@ -51,7 +51,9 @@ def test_the_page_of_overlaps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     result = SimpleNamespace(**fields, contradictory=[pair], across_patients=[pair])
     page.write_page(result, [pair], None, None, tmp_path / "page.html")  # type: ignore[arg-type]
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert text.count("&lt;img src=x onerror") == 12  # twice each: sets in the title and below it, clips, labels, patients; once each: unread, known
+    assert (
+        text.count("&lt;img src=x onerror") == 12
+    )  # twice each: sets in the title and below it, clips, labels, patients; once each: unread, known
     assert_inert(text, scripts=0)
 
 

@@ -126,7 +126,10 @@ def test_what_is_wrong_with_a_file_is_one_line(folder: Path, code: str | None, n
         ("loss = projections.square().mean()\n        return loss / facts.nothing, {}", r"fails in bad\.py, line 5: AttributeError"),
         ("return helper(projections), {}", r"fails in bad\.py, line 6: ValueError: not today; mend the file, and go on with --resume"),
         ("return projections.mean()", r"fails: TypeError: .*; loss\(\) returns one number with a gradient, and a dictionary"),
-        ("return projections, {}", r"fails: RuntimeError: grad can be implicitly created only for scalar outputs; loss\(\) returns one number"),
+        (
+            "return projections, {}",
+            r"fails: RuntimeError: grad can be implicitly created only for scalar outputs; loss\(\) returns one number",
+        ),
         ("return projections.mean(), {'part': 0.5}", r"fails: AttributeError: 'float' object has no attribute 'detach'; loss\(\) returns"),
     ],
 )

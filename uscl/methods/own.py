@@ -100,7 +100,7 @@ def own_settings(config: Config, **defaults: Any) -> dict[str, Any]:
 
 @contextmanager
 def one_line(name: str, doing: str) -> Iterator[None]:
-    """Turn what a user's own code raises into one line with the place in it; errors with a line of their own stay, and so does a full memory.
+    """Turn what a user's own code raises into one line with the place in it; a full memory and errors with a line of their own stay.
 
     Args:
         name: Of the method; what one of this package raises is a fault of ours, and stays as it is.
