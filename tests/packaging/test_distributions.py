@@ -107,7 +107,7 @@ def test_the_wheel_alone_runs_the_whole_way(distributions: tuple[Path, Path], tm
     assert all(Path(name).is_relative_to(tmp_path / "environment") for name in place)
     assert run("usdata", "--version") == run("uscl", "--version")
     small = ["--set", "image_size=32", "--set", "epochs=1", "--set", "batch_size=4", "--set", "probe.every_epochs=0"]
-    run("usdata", "phantom", "raw", "--videos", "8")
+    run("usdata", "phantom", "raw", "--videos", "20")
     run("usdata", "build", "phantom", "--raw", "raw", "--out", "set", "--set", "image.max_side=96", "--workers", "1")
     run("usdata", "audit", "set")
     run("usdata", "split", "set", "--folds", "2")
