@@ -2,12 +2,15 @@
 # make test   everything that CI runs
 # make bench  every benchmark in one go, to bench/bench.md; with real clips: make bench CLIPS=FOLDER
 # make docs   the pages of docs/ as a site, in site/; a link or an anchor that leads nowhere stops it
+# make test-oldest   the quick tests with the oldest versions that pyproject.toml allows
+# make dist   the sdist and the wheel, in dist/
+# make audit-dependencies   known vulnerabilities of the pinned versions, by pip-audit; asks a server
 # All make .venv on first use, from the versions pinned in constraints.txt. Needed before: Python 3.11 or newer (with venv) and make.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test bench test-slow docs lint types chromium format clean help
+.PHONY: demo test bench test-slow test-oldest docs dist audit-dependencies lint types chromium format clean help
 
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -61,9 +64,31 @@ docs: $(INSTALLED)
 	$(BIN)/python docs/site.py
 	@echo "open site/index.html"
 
+# The other end of what is allowed: `make test` has the newest versions. torch's wheel of PyPI for Linux is a CUDA build of some GB; one for
+# the CPU: make test-oldest PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+OLDEST ?= .venv-oldest
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[dev]'
+	touch $@
+
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+dist: $(INSTALLED)
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+
+# In an environment of its own: it is no dependency of this project.
+audit-dependencies:
+	$(PYTHON) -m venv .venv-audit
+	.venv-audit/bin/python -m pip install --quiet --disable-pip-version-check 'pip-audit>=2.7'
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(DEMO) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(DEMO) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from uscl.completion import recipe_names
+from uscl.completion import weights as weight_names
 from usdata.console import one_line_errors, safe_text
 
 app = typer.Typer(
@@ -22,7 +24,11 @@ app = typer.Typer(
 DataSetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Data set folder, made by 'usdata build'.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what stands at the target.")]
 Weights = Annotated[
-    str, typer.Option(help="A run folder, a file (.safetensors, .pth), 'random' or 'imagenet'; 'NAME:random' is of that backbone.")
+    str,
+    typer.Option(
+        help="A run folder, a file (.safetensors, .pth), 'random' or 'imagenet'; 'NAME:random' is of that backbone.",
+        autocompletion=weight_names,
+    ),
 ]
 Where = Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep these frames only ('|' between values; '!=' for not).")]
 ImageSize = Annotated[int | None, typer.Option(help="Pixels; by default as trained, else 224.")]
@@ -132,7 +138,10 @@ def pretrain(
     out: Annotated[Path, typer.Option(help="Run folder to make.")],
     recipe: Annotated[
         list[str] | None,
-        typer.Option(help="A shipped recipe's name ('uscl recipes' lists them) or a YAML file; uscl by default; may be given again."),
+        typer.Option(
+            help="A shipped recipe's name ('uscl recipes' lists them) or a YAML file; uscl by default; may be given again.",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key; may be given again.")] = None,
     sweep: Annotated[
@@ -141,7 +150,12 @@ def pretrain(
     seeds: Annotated[int | None, typer.Option(min=1, help="A run for each of the seeds 0 to N-1, below --out.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
     init_from: Annotated[
-        str | None, typer.Option(metavar="WEIGHTS", help="Start from: a run folder, a file (.safetensors, .pth), 'imagenet', or 'random'.")
+        str | None,
+        typer.Option(
+            metavar="WEIGHTS",
+            help="Start from: a run folder, a file (.safetensors, .pth), 'imagenet', or 'random'.",
+            autocompletion=weight_names,
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved recipe and the arithmetic, and stop.")] = False,
     overwrite: Overwrite = False,
@@ -216,7 +230,8 @@ def evaluate(
     weights: Annotated[
         list[str],
         typer.Option(
-            help="A run folder, a file of weights, 'random', 'imagenet', 'resnet50' or 'timm/NAME'; may be given again, to compare."
+            help="A run folder, a file of weights, 'random', 'imagenet', 'resnet50' or 'timm/NAME'; may be given again, to compare.",
+            autocompletion=weight_names,
         ),
     ],
     out: Annotated[Path, typer.Option(help="Folder to make for report.html, evaluation.json and predictions.parquet.")],
@@ -476,7 +491,12 @@ def predict(
 @app.command()
 @one_line_errors
 def export(
-    weights: Annotated[str, typer.Argument(metavar="RUN", help="A run folder, a file of weights, or a classifier made by 'uscl fit'.")],
+    weights: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN", help="A run folder, a file of weights, or a classifier made by 'uscl fit'.", autocompletion=weight_names
+        ),
+    ],
     format: Annotated[ExportFormat, typer.Option(help="safetensors: torchvision's names; timm: a folder it reads; onnx: a graph.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to make.")],
     image_size: ImageSize = None,
@@ -557,7 +577,7 @@ def report(
 @one_line_errors
 def bench(
     dataset: Annotated[Path | None, typer.Argument(metavar="[SET]", help="Data set folder; without one, frames are made up.")] = None,
-    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.")] = "uscl",
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name or a YAML file.", autocompletion=recipe_names)] = "uscl",
     overrides: Annotated[list[str] | None, typer.Option("--set", metavar="A.B=C", help="Change a key; may be given again.")] = None,
     seconds: Annotated[float, typer.Option(help="About how long to measure.")] = 30.0,
     as_json: AsJson = False,
@@ -576,6 +596,24 @@ def bench(
         _print_json(result.to_json())
     else:
         print_bench(result)
+
+
+@app.command()
+@one_line_errors
+def doctor(as_json: AsJson = False) -> None:
+    """Tell what this machine can train with, what each extra gives, and what to install for the rest.
+
+    \b
+    uscl doctor
+    uscl doctor --json
+    """
+    from uscl.doctor import examine, print_examination
+
+    examined = examine()
+    if as_json:
+        _print_json(examined.to_json())
+    else:
+        print_examination(examined)
 
 
 @app.command()
@@ -602,7 +640,10 @@ def runs(
 
 @app.command()
 @one_line_errors
-def recipes(name: Annotated[str | None, typer.Argument(help="Print this one, to copy.")] = None, as_json: AsJson = False) -> None:
+def recipes(
+    name: Annotated[str | None, typer.Argument(help="Print this one, to copy.", autocompletion=recipe_names)] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the training recipes that come with the package, or print one.
 
     \b

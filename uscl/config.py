@@ -231,7 +231,7 @@ def read_settings(text: str, name: str) -> dict[str, Any]:
         settings = yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = str(error).replace("\n", " ")
-        raise RecipeError(name, f"is no readable YAML ({reason})") from None
+        raise RecipeError(name, f"is no readable YAML ({reason})", "mend the file; one that works: uscl recipes uscl") from None
     if settings is None:
         return {}
     if not isinstance(settings, dict):
@@ -300,7 +300,8 @@ def _recipe_error(error: ValidationError, name: str) -> RecipeError:
         known = [".".join([*path[:-1], field]) for field in section.model_fields]
         return RecipeError(f"{name}: {key}", "is no key of a training recipe", nearest(key, known))
     if problem["type"] == "value_error" and "ctx" in problem:
-        return RecipeError(name, str(problem["ctx"]["error"]))
+        reason, _, advice = str(problem["ctx"]["error"]).partition("; ")
+        return RecipeError(name, reason, advice or "mend it in the recipe, or with --set")
     message = problem["msg"][0].lower() + problem["msg"][1:]
     allowed = _allowed(path)
     return RecipeError(f"{name}: {key}", f"is {problem['input']!r}: {message}", f"allowed: {allowed}" if allowed else "")

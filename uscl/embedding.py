@@ -141,7 +141,7 @@ def sized_backbone(weights: str | Path, image_size: int | None) -> tuple[Backbon
         UserError: The size is too small, or the weights cannot be read.
     """
     if image_size is not None and image_size < LEAST_IMAGE_SIZE:
-        raise UserError(f"--image-size {image_size}", f"is too small, the least is {LEAST_IMAGE_SIZE}")
+        raise UserError(f"--image-size {image_size}", "is too small", f"give {LEAST_IMAGE_SIZE} or more")
     name, word = named_architecture(str(weights))
     name = name or BACKBONES[0]
     backbone, provenance = load_backbone(word, name=name, image_size=image_size)

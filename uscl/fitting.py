@@ -87,7 +87,7 @@ def fit(
         if value not in allowed:
             raise UserError(f"{option} {value}", "is not known", nearest(value, allowed))
     if epochs < 1:
-        raise UserError(f"--epochs {epochs}", "is too small, the least is 1")
+        raise UserError(f"--epochs {epochs}", "is too small", "give 1 or more")
     check_folder(out, parts=PARTS, overwrite=overwrite)
     opened = open_dataset(dataset)
     frames, _ = select_frames(opened, where=where, classes=classes)

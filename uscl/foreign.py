@@ -53,7 +53,7 @@ def read_weights(path: Path) -> tuple[Tensors, dict[str, str]]:
         with path.open("rb") as file:
             begin = file.read(9)
     except OSError as error:
-        raise UserError(path, f"cannot be read ({error.strerror})") from None
+        raise UserError(path, f"cannot be read ({error.strerror})", "check the permissions and the disk") from None
     if not _begins_as_safetensors(begin) and begin.startswith(_TORCH_BEGINS):
         return _tensors(_read_torch(path), path), {}
     return _read_safetensors(path)

@@ -7,6 +7,7 @@ bit for bit, on one device; no checkpoint is written of a loss that is not finit
 from __future__ import annotations
 
 import time
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from uscl.step import Step, wants_graphs
 from uscl.tensorboard import Scalars
 from uscl.utilisation import Capacity, capacity
 from usdata.console import PLAIN_LINE_INTERVAL_S, progress
-from usdata.errors import Stopped, UserError
+from usdata.errors import RecipeError, Stopped, UserError
 from usdata.files import write_json
 from usdata.signals import StopFlag
 
@@ -86,7 +87,10 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
         for batch in feed(position.epoch, position.batch):
             meter.waited(time.monotonic() - waiting)
             rate = learning_rate(config, batch.epoch + batch.number / batch.of, 1 / batch.of)
-            outcome = step(batch, rate)
+            try:
+                outcome = step(batch, rate)
+            except RecipeError as error:
+                raise _own_method_failed(run, position, error) from error
             fine = torch.isfinite(outcome["loss"]) & torch.isfinite(outcome["grad_norm"])
             first_bad = torch.where((first_bad < 0) & ~fine, position.step + 1, first_bad)
 
@@ -107,7 +111,7 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
             meter.count(batch.facts.views * len(batch.videos))
             position = replace(position, seconds=time.monotonic() - began)
             if log_due:
-                line = _metrics_line(position, batch, outcome, rate, meter)
+                line = _metrics_line(config.method, position, batch, outcome, rate, meter)
                 if run.probed is not None and probe_due and processes.is_first():
                     line |= _probe(run, feed, run.probed)
                     meter.read()  # the probe's time is none of the next line's
@@ -182,7 +186,7 @@ class _Meter:
         return rates
 
 
-def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter) -> dict[str, Any]:
+def _metrics_line(method: str, position: Position, batch: Batch, outcome: dict[str, Any], rate: float, meter: _Meter) -> dict[str, Any]:
     measured = measure(distributed.gather(outcome["features"].detach(), len(batch.videos), views=2), outcome["projections"].detach())
     if "collapsed_loss" in outcome:
         measured["collapsed_loss"] = float(outcome["collapsed_loss"])
@@ -191,8 +195,8 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
     rates = meter.read()
     taken = {"step", "epoch", "loss", "learning_rate", "grad_norm", *measured, *rates} & outcome["terms"].keys()
     if taken:
-        reason = f"names a term '{min(taken)}', which is another figure of {run_folder.METRICS}"
-        raise UserError("the method", reason, "give the term another name")
+        reason = f"is '{method}', and names a term '{min(taken)}', which is another figure of {run_folder.METRICS}"
+        raise RecipeError("method", reason, "give the term another name")
     # The terms stand between `loss` and `learning_rate`: `term_names` finds them there.
     return {
         "step": position.step,
@@ -204,6 +208,15 @@ def _metrics_line(position: Position, batch: Batch, outcome: dict[str, Any], rat
         **measured,
         **rates,
     }
+
+
+def _own_method_failed(run: Run, position: Position, error: RecipeError) -> RecipeError:
+    """The same error, with where its traceback is kept: whoever wrote the method needs it."""
+    run.write("failed", position)
+    run_folder.log(run.out, "".join(traceback.format_exception(error.__cause__ or error)), aloud=False)
+    return RecipeError(
+        error.subject, error.reason, f"{error.advice}, and go on with --resume; the traceback is in {run.out / run_folder.LOG}"
+    )
 
 
 def _fail(run: Run, before: Position, position: Position, batch: Batch, outcome: dict[str, Any], first_bad: int) -> None:

@@ -23,6 +23,7 @@ from uscl.feed import Batch
 from uscl.gradient_cache import cached_gradients
 from uscl.methods import find_method
 from uscl.methods.method import Method, without_graph
+from uscl.methods.own import one_line
 from uscl.optimizers import set_learning_rate
 from uscl.views import batch_views
 from usdata.errors import UserError
@@ -79,7 +80,14 @@ class Step:
         Returns:
             The method's outcome (`loss`, `terms`, `features`, `projections`) with `grad_norm`, a scalar, before any clipping. On the CPU a
             step whose loss or gradient is not finite leaves the weights as they were; on a GPU nobody waits to look.
+
+        Raises:
+            RecipeError: The code of a method of a user's own fails.
         """
+        with one_line(self._config.method, "a step with it"):
+            return self._step(batch, rate)
+
+    def _step(self, batch: Batch, rate: float) -> dict[str, Any]:
         set_learning_rate(self._optimizer, rate)
         if self._use_graphs and len(batch.videos) == self._config.batch_size:
             # Other batches (the last of an epoch) come in many sizes: they are stepped as they stand.

@@ -27,7 +27,7 @@ from uscl.frames import open_store
 from uscl.labels import used_labels, with_labels
 from uscl.loop import Run, train
 from uscl.methods import make_method
-from uscl.methods.own import changed_sentence, own_file
+from uscl.methods.own import changed_sentence, one_line, own_file
 from uscl.optimizers import make_optimizer
 from uscl.pairs import batches, check_batches, index_videos
 from uscl.probe import choose_frames
@@ -132,7 +132,8 @@ def pretrain(
         with processes.first_alone():
             store = open_store(data, size=config.store_size, folder=folder, verify=config.store.verify)
         if found is None:
-            method.begin(steps)
+            with one_line(config.method, "begin()"):
+                method.begin(steps)
         labelled = [video for video, label in zip(index.video_ids, index.labels, strict=True) if label >= 0]
         before = trained_on.known(init_from, initial)
         needed = processes.is_first() and trained_on.needed(out, found.folder if found else None)

@@ -5,6 +5,7 @@ Of what stands at the target nothing is deleted but an earlier result of the sam
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -71,6 +72,12 @@ def whole_folder(out: Path, *, parts: Sequence[str], overwrite: bool) -> Iterato
             shutil.rmtree(aside)
         else:
             making.replace(out)
+    except OSError as error:
+        # What the caller knows it by: the folder under the other name is gone by now, and a write names nothing.
+        unnamed = error.filename is None and error.errno is not None
+        if unnamed or (error.filename is not None and Path(os.fsdecode(error.filename)).is_relative_to(making)):
+            error.filename = str(out)
+        raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
 

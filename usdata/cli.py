@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from usdata.completion import recipe_names, source_names
 from usdata.console import one_line_errors, safe_text, say
 from usdata.errors import EXIT_FINDINGS, UserError
 
@@ -81,7 +82,9 @@ def phantom(
 @app.command()
 @one_line_errors
 def catalog(
-    name: Annotated[str | None, typer.Argument(help="A source's name; all of them in a table by default.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A source's name; all of them in a table by default.", autocompletion=source_names)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Tell what is known of public sources: what they hold, licence, access, faults, overlaps.
@@ -105,7 +108,7 @@ def catalog(
 @app.command()
 @one_line_errors
 def pull(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Sources of the catalogue.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Sources of the catalogue.", autocompletion=source_names)],
     to: Annotated[Path, typer.Option(metavar="RAW", help="Folder of raw clips; each source gets a folder of its name in it.")],
     accept_licence: Annotated[bool, typer.Option("--accept-licence", help="You have read the licences and keep to them.")] = False,
     allow_http: Annotated[bool, typer.Option("--allow-http", help="Follow addresses that are not protected by https.")] = False,
@@ -198,7 +201,9 @@ def doctor(as_json: AsJson = False) -> None:
 @app.command()
 @one_line_errors
 def build(
-    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name (phantom, pocus-lung, ...) or a YAML file.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A shipped recipe's name (phantom, pocus-lung, ...) or a YAML file.", autocompletion=recipe_names)
+    ],
     raw: Annotated[str, typer.Option(help="Folder of raw clips; it is only read. May be remote, as s3://bucket/raw.")],
     out: Annotated[str, typer.Option(help="Data set folder to make; may be remote.")],
     workers: Annotated[int | None, typer.Option(help="Processes; all processors by default.")] = None,

@@ -62,6 +62,7 @@ def test_it_is_timms_network(name: str) -> None:
     assert not all(torch.equal(value, other[key]) for key, value in backbone.tensors().items())
 
 
+@pytest.mark.skipif(not timm.is_model("cpubone_b0_bfrobust"), reason="this timm is older than the network")
 def test_nothing_is_dropped_at_random() -> None:
     """timm drops branches of this network, and a share of what its head reads."""
     for name in ("timm/cpubone_b0_bfrobust",):
@@ -98,6 +99,8 @@ def test_wrong_names_and_sizes_are_one_clear_line(monkeypatch: pytest.MonkeyPatc
         ("timm/inception_v3", 64, "does not take views of 64x64"),
         ("timm/qwen3_vit_88m_enc", 64, r"gives no feature vector but \(2, 4, 1024\)"),
     ):
+        if name == "timm/qwen3_vit_88m_enc" and not timm.is_model("qwen3_vit_88m_enc"):
+            continue  # this timm is older than the network
         with pytest.raises(UserError, match=words) as caught:
             check_backbone(name, size)
         assert "\n" not in str(caught.value)

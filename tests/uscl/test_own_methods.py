@@ -120,6 +120,42 @@ def test_what_is_wrong_with_a_file_is_one_line(folder: Path, code: str | None, n
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("loss = projections.square().mean()\n        return loss / facts.nothing, {}", r"fails in bad\.py, line 5: AttributeError"),
+        ("return helper(projections), {}", r"fails in bad\.py, line 6: ValueError: not today; mend the file, and go on with --resume"),
+        ("return projections.mean()", r"fails: TypeError: .*; loss\(\) returns one number with a gradient, and a dictionary"),
+        (
+            "return projections, {}",
+            r"fails: RuntimeError: grad can be implicitly created only for scalar outputs; loss\(\) returns one number",
+        ),
+        ("return projections.mean(), {'part': 0.5}", r"fails: AttributeError: 'float' object has no attribute 'detach'; loss\(\) returns"),
+    ],
+)
+def test_a_mistake_in_the_training_is_one_line_and_its_traceback_is_kept(folder: Path, body: str, words: str) -> None:
+    helper = "def helper(tensor):\n    raise ValueError('not today')\n" if "helper" in body else ""
+    (folder / "bad.py").write_text(f"{HEAD}class Ours(Method):\n    def loss(self, projections, facts):\n        {body}\n{helper}")
+    data = write_set(folder / "set")
+    with pytest.raises(RecipeError, match=r"method: is 'bad:Ours', and a step with it " + words) as caught:
+        pretrain(data, out=folder / "run", overrides=[*FEW, "epochs=1", "method=bad:Ours"])
+    assert "\n" not in str(caught.value)
+    assert str(folder / "run" / "log.txt") in str(caught.value)
+    assert "Traceback (most recent call last)" in (folder / "run" / "log.txt").read_text()
+    assert json.loads((folder / "run" / "run.json").read_text())["status"] == "failed"
+    (folder / "bad.py").write_text(OURS)
+    pretrain(data, out=folder / "run", overrides=[*FEW, "epochs=1", "method=bad:Ours"], resume=True)
+    assert json.loads((folder / "run" / "run.json").read_text())["status"] == "finished"
+
+
+def test_a_fault_of_a_shipped_method_stays_a_traceback(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from uscl.methods.uscl import USCL
+
+    monkeypatch.setattr(USCL, "loss", lambda self, projections, facts: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pretrain(write_set(folder / "set"), out=folder / "run", overrides=[*FEW, "epochs=1"])
+
+
 def test_own_settings() -> None:
     config = load_config("uscl", ["method=a:B", "own.margin=1e-3", "own.layers=2", "own.on=true", "own.names=[a, b]"])
     defaults: dict[str, Any] = {"margin": 0.2, "layers": 1, "on": False, "names": [], "free": None}

@@ -226,7 +226,7 @@ def _check_settings(
         raise UserError("--weights", "names the same weights twice", "name each once")
     for option, value, least in (("--seeds", seeds, 1), ("--epochs", epochs, 1), ("--folds", folds, 2), ("--image-size", image_size, 32)):
         if value is not None and value < least:
-            raise UserError(f"{option} {value}", f"is too small, the least is {least}")
+            raise UserError(f"{option} {value}", "is too small", f"give {least} or more")
 
 
 def _without(frames: pd.DataFrame, guarded: Guarded, dataset: DataSet) -> pd.DataFrame:

@@ -7,7 +7,6 @@ into `METHODS`; one of a user's own is named in the recipe as `module:Class` and
 from __future__ import annotations
 
 import importlib
-from contextlib import nullcontext
 
 import torch
 
@@ -84,7 +83,7 @@ def make_method(config: Config, classes: int, class_weights: torch.Tensor | None
     check_uses(config, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        with one_line(config.method, f"making {kind.__name__}") if config.method not in METHODS else nullcontext():
+        with one_line(config.method, f"making {kind.__name__}"):
             method = kind(config, classes)
     method.class_weights = class_weights
     return method, method.backbone

@@ -17,12 +17,18 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import torch
+
 from uscl.config import Config
 from usdata.errors import RecipeError, UserError, nearest
 from usdata.files import sha256_file
 
 # The modules that were imported here, each with the sha256 of its file at that time.
 _imported: dict[str, str] = {}
+# Compilers of torch answer with pages.
+_MOST_SAID = 300
+# Where no line of the user's file is to blame, what it returned is.
+_WHAT_IS_RETURNED = "loss() returns one number with a gradient, and a dictionary of its parts: tensors of one number each"
 
 
 def find_own(name: str) -> Any:
@@ -94,19 +100,27 @@ def own_settings(config: Config, **defaults: Any) -> dict[str, Any]:
 
 @contextmanager
 def one_line(name: str, doing: str) -> Iterator[None]:
-    """Turn what a user's own code raises into one line with the place in it; errors with a line of their own stay.
+    """Turn what a user's own code raises into one line with the place in it; a full memory and errors with a line of their own stay.
+
+    Args:
+        name: Of the method; what one of this package raises is a fault of ours, and stays as it is.
+        doing: What is done with that code.
 
     Raises:
         RecipeError: It raised something.
     """
+    if ":" not in name:
+        yield
+        return
     try:
         yield
-    except UserError:
+    except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         where = _place(error)
-        said = " ".join(str(error).split()) or "no reason given"
-        raise RecipeError("method", f"is '{name}', and {doing} fails{where}: {type(error).__name__}: {said}") from error
+        said = " ".join(str(error).split())[:_MOST_SAID] or "no reason given"
+        reason = f"is '{name}', and {doing} fails{where}: {type(error).__name__}: {said}"
+        raise RecipeError("method", reason, "mend the file" if where else _WHAT_IS_RETURNED) from error
 
 
 def _import(name: str, module_name: str) -> ModuleType:

@@ -62,7 +62,7 @@ def load_arrays(path: Path) -> Any:
     except MemoryError:
         raise UserError(path, "needs more memory than there is", "free some, or use a machine with more") from None
     except OSError as error:
-        raise UserError(path, f"cannot be read ({error.strerror or error})") from None
+        raise UserError(path, f"cannot be read ({error.strerror or error})", "check the permissions and the disk") from None
     except UserError:
         raise
     except _DAMAGED as error:

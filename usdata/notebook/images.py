@@ -127,7 +127,8 @@ def _of_one(dataset: DataSet, name: str) -> tuple[pd.DataFrame, bool]:
     clip = dataset.videos[dataset.videos["video_id"] == name]
     if len(clip):
         status, reason = clip.iloc[0]["status"], clip.iloc[0]["reason"]
-        raise UserError(name, f"keeps no frame: it is {status}" + (f" ({reason})" if isinstance(reason, str) else ""))
+        why = f" ({reason})" if isinstance(reason, str) else ""
+        raise UserError(name, f"keeps no frame: it is {status}{why}", "take another clip of its .videos")
     known = dataset.videos["video_id"].tolist()
     raise UserError(
         name,
