@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
-PROGRAMS = ("usdata", "uscl", "python", "python3", "torchrun", "pip", "make", "bash", "cp", "export", "pytest", "tensorboard")
+PROGRAMS = ("usdata", "uscl", "python", "python3", "torchrun", "pip", "pipx", "uv", "make", "bash", "cp", "export", "pytest", "tensorboard")
 MARKER = re.compile(r"<!-- test: (not run, |file |exits |output, )(.+?) -->", re.DOTALL)
 
 

@@ -37,7 +37,7 @@ def options_of(command: Any) -> set[str]:
 def check_ours(parts: list[str]) -> None:
     """A command of `usdata` or `uscl` is one that its command line takes; of a synopsis (brackets, choices) the names alone."""
     program, *rest = parts
-    if not rest or rest[0] in ("--help", "--version", "COMMAND"):
+    if not rest or rest[0] in ("--help", "--version", "--install-completion", "COMMAND"):
         return
     assert rest[0] in APPS[program], f"{program} has no command '{rest[0]}'"
     command = APPS[program][rest[0]]
@@ -85,7 +85,7 @@ def check(command: str) -> None:
     elif program == "make":
         for target in parts[1:]:
             assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), f"make has no target {target}"
-    elif program == "pip":
+    elif program in ("pip", "pipx", "uv"):
         for extra in re.findall(r"usdata-uscl\[(\w+)\]", command):
             assert extra in PROJECT["optional-dependencies"], f"there is no extra '{extra}'"
     elif program == "bash":

@@ -198,7 +198,7 @@ def _check_settings(weights: Sequence[str], head: str, epochs: int, folds: int |
         raise UserError("--weights", "names the same weights twice", "name each once")
     for option, value, least in (("--seeds", seeds, 1), ("--epochs", epochs, 1), ("--folds", folds, 2), ("--image-size", image_size, 32)):
         if value is not None and value < least:
-            raise UserError(f"{option} {value}", f"is too small, the least is {least}")
+            raise UserError(f"{option} {value}", "is too small", f"give {least} or more")
 
 
 def _labelled(dataset: DataSet, frames: pd.DataFrame, masks: Masks, size: int) -> Labelled:
