@@ -109,8 +109,8 @@ def test_the_wheel_alone_runs_the_whole_way(distributions: tuple[Path, Path], tm
     small = ["--set", "image_size=32", "--set", "epochs=1", "--set", "batch_size=4", "--set", "probe.every_epochs=0"]
     run("usdata", "phantom", "raw", "--videos", "20")
     run("usdata", "build", "phantom", "--raw", "raw", "--out", "set", "--set", "image.max_side=96", "--workers", "1")
-    run("usdata", "audit", "set")
     run("usdata", "split", "set", "--folds", "2")
+    run("usdata", "audit", "set")
     run("uscl", "pretrain", "set", "--out", "run", "--recipe", "demo", *small, "--set", "pairs.distinct_groups=false")
     told = json.loads(
         run("uscl", "evaluate", "linear", "set", "--weights", "random", "--out", "evaluation", "--image-size", "32", "--json")
