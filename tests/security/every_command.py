@@ -10,6 +10,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from tests.usdata.clips import speckle_frames, write_video
@@ -17,6 +18,8 @@ from tests.usdata.clips import speckle_frames, write_video
 REPOSITORY = Path(__file__).resolve().parents[2]
 NOT_RUN = {"usdata pull"}  # what may use the network
 SMALL = ["--set", "image_size=16", "--set", "batch_size=2", "--set", "device=cpu", "--set", "labels.weight=0"]
+
+FEW = ["--image-size", "32", "--epochs", "1", "--folds", "2"]
 
 
 def lines(folder: Path) -> list[list[str]]:
@@ -47,6 +50,7 @@ def lines(folder: Path) -> list[list[str]]:
         ["uscl", "runs", str(folder)],
         ["uscl", "bench", "--seconds", "0.01", *SMALL],
         ["uscl", "evaluate", "linear", data, "--weights", "random", "--out", evaluation, "--image-size", "32"],
+        ["uscl", "segment", data, "--weights", "random", "--masks", f"{folder}/masks", "--out", f"{folder}/segmentation", *FEW],
         ["uscl", "report", evaluation, "--out", f"{folder}/report"],
         ["uscl", "embed", data, "--weights", run, "--out", f"{folder}/features.parquet"],
         ["uscl", "fit", data, "--weights", run, "--out", f"{folder}/model"],
@@ -77,9 +81,21 @@ def prepare(folder: Path) -> None:
         )
 
 
+def draw_masks(folder: Path) -> None:
+    """A square in each frame of the set."""
+    for image in (folder / "set" / "images").rglob("*.png"):
+        mask = np.zeros(cv2.imread(str(image)).shape[:2], np.uint8)
+        mask[:20, :20] = 1
+        place = folder / "masks" / image.relative_to(folder / "set")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(place), mask)
+
+
 def main(folder: Path) -> None:
     prepare(folder)
     for line in lines(folder):
+        if line[1] == "segment":
+            draw_masks(folder)
         app, said, code = import_module(f"{line[0]}.cli").app, io.StringIO(), 0
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
             try:
