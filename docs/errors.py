@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +72,12 @@ def all_errors() -> list[Told]:
     for package in ("usdata", "uscl"):
         for path in sorted((REPOSITORY / package).rglob("*.py")):
             if path != REPOSITORY / "usdata" / "errors.py":
-                found += list(_of_module(path))
+                found += _of_module(path)
     return found
 
 
-def _of_module(path: Path) -> Iterator[Told]:
+@functools.cache
+def _of_module(path: Path) -> tuple[Told, ...]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     top = _imported(tree) | _values(tree.body)
     calls = []
@@ -85,11 +85,13 @@ def _of_module(path: Path) -> Iterator[Told]:
         known = top if function is tree else top | _values(list(ast.walk(function)))
         calls += [(node, known) for node in ast.walk(function) if isinstance(node, ast.Call) and _name(node.func) in KINDS]
     # The innermost function comes last, and knows most names.
+    found = []
     for node, known in sorted({id(node): (node, known) for node, known in calls}.values(), key=lambda each: each[0].lineno):
         parts = tuple(_text(argument, known) for argument in node.args if not isinstance(argument, ast.Starred))
         if len(parts) < len(node.args):  # explain_validation gives both
             parts += ("‹key›: ‹what is wrong with it›", "‹what is allowed›")
-        yield Told(path.relative_to(REPOSITORY).as_posix(), node.lineno, _name(node.func), parts)
+        found.append(Told(path.relative_to(REPOSITORY).as_posix(), node.lineno, _name(node.func), parts))
+    return tuple(found)
 
 
 @functools.cache

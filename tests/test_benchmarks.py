@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -10,7 +9,8 @@ from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+from tests.benchmark_programs import BENCHMARKS, program
+
 # Not for every run: they take hours, draw pictures to be looked at, or belong to another program.
 APART = {
     "field_of_view_consensus",
@@ -28,15 +28,8 @@ APART = {
 
 
 @pytest.fixture
-def every(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    spec = importlib.util.spec_from_file_location("benchmarks_all", BENCHMARKS / "all.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)
-    spec.loader.exec_module(module)
-    return module
+def every() -> ModuleType:
+    return program("all")
 
 
 def test_every_program_is_run_in_one_go_or_named_as_apart(every: ModuleType) -> None:

@@ -143,7 +143,7 @@ def test_the_same_command_gives_the_same_run(dataset: Path, undisturbed: Path, t
     assert other.metrics["loss"] != metrics_of(undisturbed)[1]["loss"]
 
 
-@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 1), (signal.SIGINT, 4)])
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 1), pytest.param(signal.SIGINT, 4, marks=pytest.mark.slow)])
 def test_stopped_by_a_signal_and_resumed(
     dataset: Path, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, step: int
 ) -> None:

@@ -21,7 +21,7 @@ def check(folder: Path, count: int, seed: int) -> None:
 
 
 def test_a_part_of_the_corpus(tmp_path: Path) -> None:
-    check(tmp_path, 250, seed=0)
+    check(tmp_path, 150, seed=0)
     # Nothing was written beside the inputs and the set.
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw", "set"]
 

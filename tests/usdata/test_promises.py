@@ -49,7 +49,7 @@ def command(raw: Path, out: Path, *further: str) -> list[str]:
     return [sys.executable, "-m", "usdata", "build", "us4", "--raw", str(raw), "--out", str(out), *further]
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(25, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5, pytest.param(25, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_in_the_same_bytes(raw: Path, built: Path, tmp_path: Path, kills: int) -> None:
     """SIGKILL to the whole family of processes; a build that ends before its kill is compared, removed and begun anew."""
     draw = random.Random(20261124)
@@ -92,6 +92,7 @@ def test_equal_bytes_with_one_worker_in_another_place_and_shuffled_directories(r
     assert tree_bytes(other.out) == tree_bytes(built)
 
 
+@pytest.mark.slow
 def test_equal_bytes_by_ray(raw: Path, built: Path, tmp_path: Path) -> None:
     """In a process of its own: Ray leaves threads and sockets behind."""
     result = subprocess.run(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.benchmark_programs import program
 from tests.usdata.auditing.planted import Planted, duplicate
 from usdata.auditing import AuditResult, audit
 
@@ -25,12 +25,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def enlarged(small: Path, large: Path, clips: int, frames: int) -> Path:
-    sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-    try:
-        from audit import enlarge  # type: ignore[import-not-found]
-    finally:
-        sys.path.pop(0)
-    enlarge(small, large, clips=clips, frames=frames)
+    program("audit").enlarge(small, large, clips=clips, frames=frames)
     return large
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.benchmark_programs import program
 from usdata.imaging.sweep import Sweep, sweep_of
 from usdata.phantoms.encoding import write_clip
 
@@ -21,13 +20,7 @@ DATA = ROOT.parent / "shared" / "data"
 @pytest.fixture(scope="session")
 def modes() -> ModuleType:
     """benchmarks/modes.py, which draws the displays."""
-    spec = importlib.util.spec_from_file_location("benchmark_modes", ROOT / "benchmarks" / "modes.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["benchmark_modes"] = module
-    spec.loader.exec_module(module)
-    return module
+    return program("modes")
 
 
 def seen(modes: ModuleType, folder: Path, truth: str, seed: int, **options: object) -> Sweep | None:

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest, norm, t
 
+from tests.benchmark_programs import program
 from tests.uscl.evaluation.metrics.test_points import random_predictions
 from uscl.evaluation import metrics
 from uscl.evaluation.metrics import Predictions
-
-BENCHMARKS = Path(__file__).resolve().parents[4] / "benchmarks"
-
-
-def program(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def rounded(predictions: Predictions) -> Predictions:
