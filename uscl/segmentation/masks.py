@@ -151,6 +151,9 @@ def _by_column(dataset: DataSet, frames: pd.DataFrame, column: str) -> list[Path
             continue
         if not isinstance(cell, str) or not is_inside(cell):
             raise UserError(f"--masks {column}", f"does not hold paths inside the data set ({cell!r})", "name another column, or a folder")
+        if not (dataset.folder / cell).is_file():
+            advice = "name a column that holds paths of masks, or a folder"
+            raise UserError(f"--masks {column}", f"names '{cell}', and the data set has no such file", advice)
         found.append(dataset.folder / cell)
     return found
 

@@ -68,6 +68,9 @@ def test_a_column_names_masks_inside_the_set(made: tuple[DataSet, pd.DataFrame, 
     has, masks = find_masks(opened, frames, "overlay_path")
     assert has.tolist() == [False, False, True, True]
     assert masks.names == ["255"]
+    opened.__dict__["videos"] = videos.assign(overlay_path="overlays/two.png")
+    with pytest.raises(UserError, match=r"names 'overlays/two\.png', and the data set has no such file"):
+        find_masks(opened, frames, "overlay_path")
     opened.__dict__["videos"] = videos.assign(overlay_path="../outside.png")
     with pytest.raises(UserError, match="does not hold paths inside the data set"):
         find_masks(opened, frames, "overlay_path")
