@@ -32,6 +32,17 @@ Weights = Annotated[
 ]
 Where = Annotated[list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep these frames only ('|' between values; '!=' for not).")]
 ImageSize = Annotated[int | None, typer.Option(help="Pixels; by default as trained, else 224.")]
+AllowOverlap = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Judge these weights though they were trained on clips evaluated here; may be given again."),
+]
+WithoutOverlap = Annotated[
+    bool, typer.Option("--without-overlap", help="Leave out clips that any weights were trained on, with their groups.")
+]
+PretrainingSet = Annotated[
+    list[str] | None,
+    typer.Option(metavar="[NAME=]SET", help="What weights were trained on that do not say it themselves; may be given again."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of text.")]
 
 
@@ -262,17 +273,9 @@ def evaluate(
     label_shares: Annotated[
         str | None, typer.Option(metavar="PERCENT,...", help="Learn from these shares of the labelled groups besides: 1,10,100.")
     ] = None,
-    allow_overlap: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Judge these weights though they were trained on clips evaluated here; may be given again."),
-    ] = None,
-    without_overlap: Annotated[
-        bool, typer.Option("--without-overlap", help="Leave out clips that any weights were trained on, with their groups.")
-    ] = False,
-    pretraining_set: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]SET", help="What weights were trained on that do not say it themselves; may be given again."),
-    ] = None,
+    allow_overlap: AllowOverlap = None,
+    without_overlap: WithoutOverlap = False,
+    pretraining_set: PretrainingSet = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -337,17 +340,9 @@ def segment(
     frozen: Annotated[bool, typer.Option("--frozen", help="Train the head alone.")] = False,
     where: Where = None,
     save_masks: Annotated[bool, typer.Option("--save-masks", help="Write the predicted masks to DIR/masks.")] = False,
-    allow_overlap: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME", help="Judge these weights though they were trained on clips evaluated here; may be given again."),
-    ] = None,
-    without_overlap: Annotated[
-        bool, typer.Option("--without-overlap", help="Leave out clips that any weights were trained on, with their groups.")
-    ] = False,
-    pretraining_set: Annotated[
-        list[str] | None,
-        typer.Option(metavar="[NAME=]SET", help="What weights were trained on that do not say it themselves; may be given again."),
-    ] = None,
+    allow_overlap: AllowOverlap = None,
+    without_overlap: WithoutOverlap = False,
+    pretraining_set: PretrainingSet = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:

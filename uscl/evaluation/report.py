@@ -5,6 +5,7 @@ In: the content of `evaluation.json`. Out: sentences, or tables of at most 80 co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -150,17 +151,22 @@ def protocol(summary: dict[str, Any]) -> list[str]:
         lines += [_training_told(told) for told in summary["protocols"] if told["key"] != "published-last-epoch"]
     if settings["label_shares"]:
         lines.append("Label efficiency: nested shares of the training groups of each label, at least one a label, on the same test folds.")
-    for entry in summary["overlap"]["weights"]:
-        if entry["level"] == "clips" and not entry["seen"]:
-            lines.append(
-                f"None of the clips stands in what {entry['name']} was pretrained on, or shares a patient or group with it"
-                f" ({entry['trained_clips']} clips, compared by digests, pictures and names before anything was trained)."
-            )
+    lines += unseen(summary)
     if settings["where"]:
         lines.append("Only frames with " + " and ".join(settings["where"]) + ".")
     if settings["classes"]:
         lines.append("Only the classes " + ", ".join(settings["classes"]) + ".")
     return lines
+
+
+def unseen(summary: Mapping[str, Any]) -> list[str]:
+    """Of each of the weights whose clips are known, and none of them stands here, that this was looked at."""
+    return [
+        f"None of the clips stands in what {entry['name']} was pretrained on, or shares a patient or group with it"
+        f" ({entry['trained_clips']} clips, compared by digests, pictures and names before anything was trained)."
+        for entry in summary["overlap"]["weights"]
+        if entry["level"] == "clips" and not entry["seen"]
+    ]
 
 
 def _training_told(told: dict[str, Any]) -> str:

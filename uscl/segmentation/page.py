@@ -10,16 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
-from uscl.evaluation.report import called, percent, points
+from uscl.evaluation.report import called, points
 from uscl.evaluation.reporting import charts
-from uscl.evaluation.reporting import page as evaluation_page
-from uscl.evaluation.reporting.page import POLICY, breakable, short
+from uscl.evaluation.reporting.page import POLICY, page_environment, page_style
 from uscl.segmentation.pictures import COLOURS, ShownFrame
 from uscl.segmentation.report import LEVEL_NAMES, METRIC_NAMES, PRESENT, answer, figure, method
-from usdata.console import safe_text
 
 COMPARED = (PRESENT, "iou_where_present")
 SHEET_NAMES = {"worst": "The worst frames", "middling": "Frames around the median", "best": "The best frames"}
@@ -33,16 +30,8 @@ def render(summary: Mapping[str, Any], judged: str, shown: Mapping[str, Sequence
         judged: The weights whose predictions are shown.
         shown: Of `contact_sheet`.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: safe_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
-    )
-    environment.filters |= {"percent": percent, "points": points, "called": called, "short": short, "breakable": breakable}
-    style = (Path(evaluation_page.__file__).parent / "page" / "report.css").read_text(encoding="utf-8")
+    environment = page_environment(Path(__file__).parent / "page")
+    style = page_style()
     entries = [*summary["weights"], summary["baseline"]]
     classes = [each["class"] for each in summary["dataset"]["classes"]]
     rows = _differences(summary)

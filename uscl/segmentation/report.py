@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from uscl.evaluation.report import called, percent, points
+from uscl.evaluation.report import called, percent, points, unseen
 from usdata.console import safe_text
 
 HEADS = {"unet": "a U-Net", "fpn": "a feature pyramid (FPN)", "mask-rcnn": "a Mask R-CNN"}
@@ -97,12 +97,7 @@ def method(summary: Mapping[str, Any]) -> list[str]:
             "Instances of the truth are the connected components of each class. Average precision is COCO's, by pycocotools, of all"
             " held-out frames together, mean over IoU .50 to .95; it has no interval. Dice is of instances with a score of 50 % and more."
         )
-    for entry in summary["overlap"]["weights"]:
-        if entry["level"] == "clips" and not entry["seen"]:
-            lines.append(
-                f"None of the clips stands in what {entry['name']} was pretrained on, or shares a patient or group with it"
-                f" ({entry['trained_clips']} clips, compared before anything was trained)."
-            )
+    lines += unseen(summary)
     if settings["where"]:
         lines.append("Only frames with " + " and ".join(settings["where"]) + ".")
     return lines

@@ -47,15 +47,14 @@ KNOWN_LEVELS = {
 }
 
 
-def render(evaluations: Sequence[Evaluation], pictures: Mapping[str, Pictures]) -> str:
-    """The page.
+def page_environment(templates: Path) -> jinja2.Environment:
+    """What every page of ours is made by: names are escaped, and a name that a template does not know is an error.
 
     Args:
-        evaluations: At least one.
-        pictures: By name of the evaluation; those without have none.
+        templates: Folder of the page's templates.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
+        loader=jinja2.FileSystemLoader(templates),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -63,6 +62,22 @@ def render(evaluations: Sequence[Evaluation], pictures: Mapping[str, Pictures]) 
         finalize=lambda value: safe_text(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
     )
     environment.filters |= {"percent": percent, "points": points, "called": called, "short": short, "breakable": breakable}
+    return environment
+
+
+def page_style() -> str:
+    """The style sheet of every page of ours."""
+    return (Path(__file__).parent / "page" / "report.css").read_text(encoding="utf-8")
+
+
+def render(evaluations: Sequence[Evaluation], pictures: Mapping[str, Pictures]) -> str:
+    """The page.
+
+    Args:
+        evaluations: At least one.
+        pictures: By name of the evaluation; those without have none.
+    """
+    environment = page_environment(Path(__file__).parent / "page")
     environment.globals |= {"level_names": LEVEL_NAMES, "neighbours": NEIGHBOURS, "neighbours_counted": NEIGHBOURS_COUNTED}
     names = sorted({evaluation.summary["dataset"]["name"] for evaluation in evaluations})
     title = f"Evaluation on {', '.join(names)}" if len(evaluations) == 1 else f"{len(evaluations)} evaluations on {', '.join(names)}"
