@@ -79,12 +79,12 @@ def test_contract_pages_are_those_of_the_code() -> None:
         assert (REPOSITORY / "docs" / "contracts" / name).read_text(encoding="utf-8") == page(), message
 
 
-def test_the_readmes_tree_names_every_module() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+def test_the_architecture_names_every_module() -> None:
+    page = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
     for package in ("usdata", "uscl"):
         for path in sorted((REPOSITORY / package).rglob("*.py")):
             if path.name not in {"__init__.py", "__main__.py"}:
-                assert path.name in readme, f"README's tree lacks {path.relative_to(REPOSITORY)}"
+                assert path.name in page, f"docs/architecture.md lacks {path.relative_to(REPOSITORY)}"
 
 
 def test_links_between_pages_lead_somewhere() -> None:
