@@ -18,6 +18,8 @@ from typing import ParamSpec, TypeVar
 from usdata.errors import EXIT_DONE, EXIT_OUR_FAULT, EXIT_STOPPED, EXIT_USER_ERROR, Stopped, UserError
 
 PLAIN_LINE_INTERVAL_S = 10.0
+# Of what has lasted long, lines come less often: a night leaves some hundred of them and not thousands.
+PLAIN_LINE_SHARE = 0.02
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,6 +33,22 @@ def say(text: str) -> None:
 def safe_text(text: str) -> str:
     """Text from outside (a file name, a decoder's message) on one printable line, so that it cannot steer a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+
+
+def rate_in_words(rate: float, unit: str) -> str:
+    """Units a second, or seconds for each where they take longer than one."""
+    return f"{rate:.1f} {unit}/s" if rate >= 1 else f"{1 / rate:.1f} s each" if rate > 0 else f"- {unit}/s"
+
+
+def time_in_words(seconds: float) -> str:
+    """Its two largest parts: 48 s; 5 min 20 s; 3 h 5 min; 2 d 7 h."""
+    if not seconds < float("inf"):
+        return "unknown time"
+    whole = round(seconds)
+    for large, small, size, part in (("d", "h", 86_400, 3_600), ("h", "min", 3_600, 60), ("min", "s", 60, 1)):
+        if whole >= size:
+            return f"{whole // size} {large} {whole % size // part} {small}"
+    return f"{whole} s"
 
 
 @contextmanager
@@ -53,16 +71,16 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if now - last >= PLAIN_LINE_INTERVAL_S and done < total:
+        if now - last >= max(PLAIN_LINE_INTERVAL_S, PLAIN_LINE_SHARE * (now - start)) and done < total:
             last = now
             rate = done / (now - start)
-            left = (total - done) / rate if rate else float("inf")
-            say(f"{description}: {done} of {total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left")
+            left = time_in_words((total - done) / rate if rate else float("inf"))
+            say(f"{description}: {done} of {total} {unit}, {rate_in_words(rate, unit)}, {left} left")
 
     yield advance
     seconds = time.monotonic() - start
     if seconds >= 2 and done:
-        say(f"{description}: {done} {unit} in {seconds:.1f} s")
+        say(f"{description}: {done} {unit} in {f'{seconds:.1f} s' if seconds < 60 else time_in_words(seconds)}")
 
 
 @contextmanager
@@ -73,7 +91,7 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.1f} {unit}/s" if task.speed else f"- {unit}/s", style="cyan")
+            return Text(rate_in_words(task.speed or 0.0, unit), style="cyan")
 
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
