@@ -1,6 +1,7 @@
 """Both command lines as a user meets them: one clear line and exit code 2 for a mistake, results on stdout, talk on stderr."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -127,4 +128,6 @@ def test_the_plan_is_printed_and_nothing_is_made(phantom: Path) -> None:
     planned = run("usdata", "build", "phantom", "--raw", phantom / "raw", "--out", phantom / "x", "--dry-run")
     assert planned.returncode == 0
     assert "would read 17 clips" in planned.stdout
+    assert re.search(r"\n  patients: \d+, at most \d+ clips of one\n  labels: a_lines \d+, ", planned.stdout), planned.stdout
+    assert re.search(r"\n  left out: 2 \(.*\): .*\.(csv|txt)", planned.stdout), planned.stdout
     assert not (phantom / "x").exists()

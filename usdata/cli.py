@@ -224,19 +224,15 @@ def build(
     usdata build my-recipe.yaml --raw clips --out set --set folds.count=3
     """
     from usdata import building
+    from usdata.building.terminal import print_plan, print_sources
 
     if dry_run:
         planned = building.plan(recipe, raw=raw, overrides=overrides or ())
         if as_json:
             _print_json(vars(planned))
             return
-        print(f"{planned.name}: would read {sum(planned.clips.values())} clips, {planned.bytes_to_read / 1e6:.1f} MB")
-        for source, count in planned.clips.items():
-            print(f"  {source}: {count}")
-        for reason, count in planned.excluded.items():
-            print(f"  left out: {count} ({safe_text(reason)})")
+        print_plan(planned)
         return
-    from usdata.building.terminal import print_sources
 
     given = None
     if answers is not None:

@@ -13,6 +13,7 @@ from tests.docs.pages import REPOSITORY
 
 # Appended where a page trains, so that a page takes seconds and not hours. Nothing else of a command is changed.
 SMALL = " --set epochs=1 --set image_size=32 --set batch_size=4 --set probe.every_epochs=0 --set device=cpu"
+SMALL_SEGMENTATION = " --epochs 1 --image-size 32 --folds 2"
 CLIPS = ("clips", "RAW", "raw")
 SETS = ("set", "SET", "LABELLED", "pretraining-set", "large-set", "rebuilt", "demo/set")
 RECIPES = ("mine.yaml", "my-recipe.yaml", "recipe.yaml", "ward.yaml")
@@ -38,7 +39,7 @@ class Kit:
             "COLUMNS": "100",
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
-        self._run("usdata phantom raw --videos 40 --seed 3")
+        self._run("usdata phantom raw --videos 40 --seed 3 --masks masks")
         self._run("usdata phantom other-raw --videos 20 --seed 4")
         self._run("usdata build phantom --raw raw --out set --set split.test=0.5 --set folds.count=2")
         self._run("usdata build phantom --raw other-raw --out other-set --set folds.count=2 --set sources.0.name=elsewhere")
@@ -59,7 +60,7 @@ class Kit:
             **dict.fromkeys(RECIPES, "recipe.yaml"),
             **dict.fromkeys(("RUN", "run", "WEIGHTS"), "run"),
             **dict.fromkeys(("test-set", "other-set"), "other-set"),
-            **{"set-2": "set-2", "SEEN": "seen", "EVAL": "evaluation", "FileList.csv": "FileList.csv"},
+            **{"set-2": "set-2", "SEEN": "seen", "EVAL": "evaluation", "FileList.csv": "FileList.csv", "MASKS": "masks"},
         }
         if name not in table:
             return False

@@ -115,7 +115,7 @@ def test_private_ids_become_pseudonyms_and_are_refused_without_a_secret(raw: Pat
         ("file,who,ward,finding\n,1,,x\n", "line 2 has no path"),
         ("file,who,ward,finding\na.mkv,1\n", "line 2 does not have 4 values"),
         ("file,who,ward,finding\n../up.mkv,1,,x\n", "outside the raw folder"),
-        ("file,who,ward,finding\na.mkv,1,,x\na.mkv,2,,x\n", "named twice"),
+        ("file,who,ward,finding\na.mkv,1,,x\na.mkv,2,,x\n", "lines 2 and 3 both name 'a.mkv'"),
         ('file,who,ward,finding\n"a.mkv,1,,x\n', "no CSV"),
     ],
 )

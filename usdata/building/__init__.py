@@ -17,6 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from usdata.building.tables import decoder_versions, source_counts, unexpected_c
 from usdata.cataloguing.overlaps import known_overlaps
 from usdata.console import progress, say
 from usdata.duplicates.index import is_installed
+from usdata.duplicates.kept_matches import compared_clips, kept_matches
 from usdata.duplicates.search import VERSION as DUPLICATES_VERSION
 from usdata.duplicates.search import Clips, rows_of, same_scans
 from usdata.engines import Runner, runner
@@ -100,12 +102,18 @@ class BuildPlan:
         clips: By source, clips to be read.
         bytes_to_read: Their size together.
         excluded: By reason, files or clips that would not be read.
+        excluded_paths: By the same reasons, which they are.
+        patients: How many of the clips to be read are of each patient whose id is known, the most first.
+        labels: By label, clips to be read; those without one are in none.
     """
 
     name: str
     clips: dict[str, int]
     bytes_to_read: int
     excluded: dict[str, int]
+    excluded_paths: dict[str, list[str]]
+    patients: list[int]
+    labels: dict[str, int]
 
 
 def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[str] = ()) -> BuildPlan:
@@ -117,9 +125,19 @@ def plan(recipe: str | Path | Recipe, *, raw: str | Path, overrides: Sequence[st
     rows = list_videos(resolved, folder)
     read = [row for row in rows if row.status == "ok"]
     size = sum(size_of(folder / member) for row in read for member in row.members)
-    # One line for all rows of a table that are missing alike.
-    reasons = Counter(re.sub(r" \(line \d+\)", "", row.reason or "") for row in rows if row.status != "ok")
-    return BuildPlan(resolved.name, dict(sorted(Counter(row.source for row in read).items())), size, dict(sorted(reasons.items())))
+    left_out: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: (row.reason or "", row.public_path)):
+        if row.status != "ok":  # one line for all rows of a table that are missing alike
+            left_out.setdefault(re.sub(r" \(line \d+\)", "", row.reason or ""), []).append(row.public_path)
+    return BuildPlan(
+        name=resolved.name,
+        clips=dict(sorted(Counter(row.source for row in read).items())),
+        bytes_to_read=size,
+        excluded={reason: len(paths) for reason, paths in sorted(left_out.items())},
+        excluded_paths=dict(sorted(left_out.items())),
+        patients=sorted(Counter((row.source, row.patient_id) for row in read if row.patient_id is not None).values(), reverse=True),
+        labels=dict(sorted(Counter(row.facts["label"] for row in read if row.facts.get("label")).items())),
+    )
 
 
 def build(
@@ -215,7 +233,7 @@ def _build(recipe: Recipe, raw: Path, out: Path, run: Runner, overwrite: bool, s
         results, reused = _run_steps(rows, hashes, recipe, raw, staging, None if found is None else out, run, stop)
         known = known_overlaps([source.name for source in recipe.sources])
         scans = (
-            _same_scans(rows, results, staging, run, stop, hinted=bool(known), indexed=recipe.duplicates.index)
+            _same_scans(rows, results, staging, out, run, stop, hinted=bool(known), indexed=recipe.duplicates.index)
             if recipe.duplicates.content
             else []
         )
@@ -233,17 +251,24 @@ def _same_scans(
     rows: Sequence[RawVideo],
     results: Mapping[str, Mapping[str, Any]],
     staging: Path,
+    out: Path,
     run: Runner,
     stop: StopFlag,
     *,
     hinted: bool,
     indexed: bool,
 ) -> list[dict[str, Any]]:
-    """Rows of duplicates.parquet of the clips that show the same scan."""
-    kept = [{"video_id": row.video_id, **results[row.video_id]["video"]} for row in rows if results[row.video_id]["status"] == "ok"]
+    """Rows of duplicates.parquet of the clips that show the same scan; of the very clips of the set that stands there they are known."""
+    kept = [
+        {"video_id": row.video_id, "key_frames_path": None, **results[row.video_id]["video"]}
+        for row in rows
+        if results[row.video_id]["status"] == "ok"
+    ]
     with stop.deferred():
-        clips = Clips.of(staging, [row for row in kept if row.get("key_frames_path")])
-        return list(rows_of(same_scans(clips, None, run, hinted=hinted, indexed=indexed, stop=stop)))
+        clips = Clips.of(staging, kept)
+        question = compared_clips(kept, None, hinted=hinted, indexed=indexed)
+        find = partial(same_scans, clips, None, run, hinted=hinted, indexed=indexed, stop=stop)
+        return list(rows_of(kept_matches(staging, question, find, before=out)))
 
 
 def _unmatched(recipe: Recipe, video_ids: Sequence[str]) -> list[str]:
@@ -315,7 +340,7 @@ def _run_steps(
         for video_id, task in every.items()
         if tuple(results[video_id].get("consensus", ())) != shapes.get(video_id, ())
     ]
-    results |= take_steps(again, "reading clips again", recipe.read, run, stop)
+    results |= take_steps(again, "reading again, with what clips of one device agree on", recipe.read, run, stop)
     return results, reused
 
 

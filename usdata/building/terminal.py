@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usdata.building.tables import unexpected_counts
 from usdata.console import safe_text
+
+if TYPE_CHECKING:
+    from usdata.building import BuildPlan
+
+SHOWN_PATHS = 3
+SHOWN_LABELS = 20
+
+
+def print_plan(planned: BuildPlan) -> None:
+    """What would be read, of how many patients and with which labels: where a slip in a recipe or a table shows before anything is read."""
+    clips = sum(planned.clips.values())
+    print(f"{planned.name}: would read {clips} {'clip' if clips == 1 else 'clips'}, {planned.bytes_to_read / 1e6:.1f} MB")
+    for source, count in planned.clips.items():
+        print(f"  {source}: {count}")
+    unknown = clips - sum(planned.patients)
+    if not planned.patients:
+        print("  patients: not known, so every clip counts as another one")
+    else:
+        most = f", at most {planned.patients[0]} clips of one" if planned.patients[0] > 1 else ", a clip of each"
+        print(f"  patients: {len(planned.patients)}{most}" + (f"; not known for {unknown} clips" if unknown else ""))
+        if len(planned.patients) == 1 and clips > 1:
+            print("  note: all clips are of one patient: is that column or pattern the right one? Nothing could be split")
+    if planned.labels:
+        shown = [f"{safe_text(label)} {count}" for label, count in planned.labels.items()]
+        more = [f"and {len(shown) - SHOWN_LABELS} more"] if len(shown) > SHOWN_LABELS else []
+        without = [f"none {left}"] if (left := clips - sum(planned.labels.values())) else []
+        print(f"  labels: {', '.join([*shown[:SHOWN_LABELS], *more, *without])}")
+    else:
+        print("  labels: none")
+    for reason, paths in planned.excluded_paths.items():
+        names = ", ".join(map(safe_text, paths[:SHOWN_PATHS])) + (", ..." if len(paths) > SHOWN_PATHS else "")
+        print(f"  left out: {len(paths)} ({safe_text(reason)}): {names}")
 
 
 def print_sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:

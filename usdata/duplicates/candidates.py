@@ -50,7 +50,7 @@ def candidates(
     first = a if isinstance(a, Bands) else Bands(a)
     second = first if b is None else b if isinstance(b, Bands) else Bands(b)
     within = b is None
-    if _by_index(len(first), len(second), indexed):
+    if by_index(len(first), len(second), indexed):
         found = index.near_pairs(first, second, most, within=within)
     else:
         found = near_pairs(first, second, most, within=within)
@@ -65,7 +65,8 @@ def candidates(
     ]
 
 
-def _by_index(clips_a: int, clips_b: int, indexed: bool | None) -> bool:
+def by_index(clips_a: int, clips_b: int, indexed: bool | None) -> bool:
+    """Whether so many clips of two sets (or twice of one) are searched by the index; `indexed` as of `candidates`."""
     clips = float(np.sqrt(clips_a * clips_b))
     if indexed is not None or clips < INDEXED:
         return bool(indexed)

@@ -17,7 +17,7 @@ from usdata import manifest
 from usdata.cataloguing.overlaps import known_overlaps
 from usdata.duplicates.content import Match
 from usdata.duplicates.exact import exact_duplicates
-from usdata.duplicates.kept_matches import kept_matches
+from usdata.duplicates.kept_matches import compared_with_record, kept_matches
 from usdata.duplicates.record import Record, frames_of
 from usdata.duplicates.search import Clips, same_scans
 from usdata.engines import runner
@@ -130,7 +130,8 @@ def _by_content(record: Record, folder: Path, videos: Sequence[Mapping[str, Any]
         with TemporaryDirectory(prefix="usdata-guard-") as place:
             return same_scans(record.unpack(Path(place)), evaluated, runner("local", workers), hinted=hinted)
 
-    matches = kept_matches(folder, record.path, [row for row in videos if row["key_frames_path"] is not None], hinted, compared)
+    question = compared_with_record(record.path, videos, hinted)
+    matches = kept_matches(folder, question, compared)
     return [_seen(match.b, match.kind, match.score, record.rows, int(match.a)) for match in matches]
 
 

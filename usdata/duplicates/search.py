@@ -110,7 +110,7 @@ def without_templates(matches: Sequence[Match], *, within: bool) -> list[Match]:
 def _described(clips: Clips, run: Runner, path: Path) -> Bands:
     """The clips' descriptors: an array where it is small, else in a file at that path."""
     chunks = [Clips(clips.folder, clips.rows[start : start + CLIPS_IN_CHUNK]) for start in range(0, len(clips.rows), CLIPS_IN_CHUNK)]
-    parts = _run(describe_clips, chunks, [len(chunk.rows) for chunk in chunks], "describing clips", "clips", run)
+    parts = _run(describe_clips, chunks, [len(chunk.rows) for chunk in chunks], "the same scan twice? describing clips", "clips", run)
     if len(clips.rows) <= BAND:
         return Bands(np.concatenate([*parts, np.zeros((0, len(CELLS), NUMBERS), np.int8)]))
     ids = ([str(row["video_id"]) for row in chunk.rows] for chunk in chunks)
@@ -124,7 +124,7 @@ def describe_clips(clips: Clips) -> Descriptors:
 
 def _verified(first: Clips, second: Clips, found: Sequence[Candidate], run: Runner, stop: StopFlag | None) -> Iterator[list[Match]]:
     tasks = chunked(first, second, found)
-    for part in _run(verify_pairs, tasks, [len(task.candidates) for task in tasks], "comparing clips", "pairs", run):
+    for part in _run(verify_pairs, tasks, [len(task.candidates) for task in tasks], "the same scan twice? comparing clips", "pairs", run):
         yield part
         if stop is not None and stop.name is not None:
             raise Stopped("stopped while clips were compared; all that was read is saved: run the same command again to go on")

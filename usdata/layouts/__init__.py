@@ -69,7 +69,8 @@ def listed(recipe: Recipe, raw: Path) -> Listing:
             found = from_files(source, raw, [path for path in files if path not in claimed], kinds, private)
         for row in found:
             if twice := claimed.intersection(row.members):
-                raise RecipeError(sorted(twice)[0], "is named twice, by two rows or two sources", "name each clip once")
+                what = f"is taken by source '{source.name}' and by another row or source"
+                raise RecipeError(sorted(twice)[0], what, "let one of them alone take it: change its table, root or pattern")
             claimed.update(row.members)
             rows.append(row)
     if not there:

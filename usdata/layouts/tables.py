@@ -24,6 +24,7 @@ def from_table(source: Source, raw: Path, files: list[str], kinds: RawFiles, pri
     assert source.table is not None
     table = raw / source.root / source.table
     existing = set(files)
+    lines: dict[str, int] = {}
     for line, values in _read_table(source, table):
         given = values[source.columns["path"]]
         if not given:
@@ -34,6 +35,8 @@ def from_table(source: Source, raw: Path, files: list[str], kinds: RawFiles, pri
         if PurePosixPath(given).is_absolute() or ".." in where.parts:
             raise UserError(table, f"line {line} names a path outside the raw folder", "give paths relative to the table")
         path = str(where)
+        if (first := lines.setdefault(path, line)) != line:
+            raise UserError(table, f"lines {first} and {line} both name '{given}'", "keep one line a clip")
         facts: dict[str, str] = dict(source.constants.items()) | (facts_of_path(inside_root(path, source), source) or {})
         facts |= {key: values[column] for key, column in source.columns.items() if values[column]}
         facts["path"] = given

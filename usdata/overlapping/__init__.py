@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from usdata.cataloguing.overlaps import known_overlaps
+from usdata.duplicates.candidates import by_index
 from usdata.duplicates.content import Match
 from usdata.duplicates.exact import exact_duplicates
+from usdata.duplicates.kept_matches import compared_clips, kept_matches
 from usdata.duplicates.search import same_scans
 from usdata.engines import runner
 from usdata.errors import UserError
@@ -124,7 +127,7 @@ def overlap(a: str | Path, b: str | Path | None = None, *, page: str | Path | No
         exact = _exact(first, second)
         sources = tuple({str(row["source"]) for row in side.videos} for side in (first, second))
         known = known_overlaps(sources[0], None if within else sources[1])
-        scans = same_scans(first.clips, None if within else second.clips, runner("local", workers), hinted=bool(known))
+        scans = _same_scans(first, second, workers, hinted=bool(known))
         by_content = {(match.a, match.b): _by_content(match, first, second) for match in scans}
         weak, strong = ({(pair.a, pair.b): pair for pair in exact if (pair.score < JOIN_SCORE) == few} for few in (True, False))
         pairs = weak | by_content | strong
@@ -146,6 +149,15 @@ def overlap(a: str | Path, b: str | Path | None = None, *, page: str | Path | No
 
             write_page(result, [pairs[key] for key in sorted(pairs)], first, second, out)
     return result
+
+
+def _same_scans(first: Side, second: Side, workers: int | None, *, hinted: bool) -> list[Match]:
+    """The same scans by their pictures, compared once: of one set its build has done that."""
+    one, other = first.clips, None if second is first else second.clips
+    indexed = by_index(len(one.rows), len((other or one).rows), None)
+    question = compared_clips(first.videos, None if other is None else second.videos, hinted=hinted, indexed=indexed)
+    find = partial(same_scans, one, other, runner("local", workers), hinted=hinted, indexed=indexed)
+    return kept_matches(second.folder if first.raw else first.folder, question, find)
 
 
 def _called(pair: Pair, first: Side, second: Side) -> Pair:

@@ -35,7 +35,8 @@ def read_secret() -> bytes:
         except OSError as error:
             raise UserError(name, f"the secret cannot be read ({error.strerror})", how) from None
     else:
-        raise UserError("patient ids", "are private in this recipe, and no secret is set to make pseudonyms with", how)
+        public = "; or, for ids of a published set alone, write patient_ids: public"
+        raise UserError("patient ids", "are private in this recipe, and no secret is set to make pseudonyms with", how + public)
     if len(secret) < MINIMUM_SECRET_LENGTH:
         raise UserError(subject, f"the secret is shorter than {MINIMUM_SECRET_LENGTH} characters", how)
     return secret

@@ -97,7 +97,7 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
     with progress("drawing clips", len(records), "clips") as advance, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for record, drawn in zip(records, pool.map(look, raws, taken), strict=True):
             why = record["review_reason"] if isinstance(record["review_reason"], str) else "nothing to doubt"
-            clips.append({"video_id": record["video_id"], "why": why, **drawn})
+            clips.append({"video_id": record["video_id"], "path": paths[record["video_id"]], "why": why, **drawn})
             advance(1)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     text = environment.get_template("page.html.jinja").render(
@@ -133,16 +133,24 @@ def _looked_at(path: Path, taken: str | None, *, accept: float, hygiene: Hygiene
 
 
 def _frames(clip: Clip, collector: EvidenceCollector, hygiene: Hygiene) -> list[NDArray[np.uint8]]:
-    """Evenly spaced frames (BGR), as many as are shown; the unique ones are offered to the collector."""
+    """Evenly spaced frames (BGR), as many as are shown, blank ones only where there is no other; the unique ones are offered to the
+    collector."""
     kept: list[NDArray[np.uint8]] = []
-    stride = 1
-    for count, look in enumerate(look_at(clip, hygiene)):
+    blank: NDArray[np.uint8] | None = None
+    stride, count = 1, -1
+    for look in look_at(clip, hygiene):
         if look.reason is None:
             collector.offer(look.frame.pixels, clip.picture)
+        if look.reason == "blank":
+            blank = np.asarray(clip.rgb()[..., ::-1].copy(), np.uint8) if blank is None else blank
+            continue
+        count += 1
         if count % stride == 0:
             kept.append(np.asarray(clip.rgb()[..., ::-1].copy(), np.uint8))
             if len(kept) == 2 * SHOWN_FRAMES:
                 kept, stride = kept[::2], stride * 2
+    if not kept and blank is not None:
+        return [blank]
     places = sorted({round(place) for place in np.linspace(0, len(kept) - 1, SHOWN_FRAMES)}) if kept else []
     return [kept[place] for place in places]
 

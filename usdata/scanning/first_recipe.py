@@ -36,6 +36,18 @@ COLUMN_WORDS = {
 }
 # A table that names fewer of its own rows' files than this is a table of something else.
 NAMED_SHARE = 0.5
+# How names tell the patient, the usual ways first: each is held against the names that were found, and only one that fits them is proposed.
+PATIENT_PATTERNS = (
+    r"(?P<patient>[^/_]+)_[^/]*$",
+    r"(?P<patient>[^/_]+_\d+)_[^/]*$",
+    r"(?P<patient>[^/-]+)-[^/]*$",
+    r"(?P<patient>[^/-]+-\d+)-[^/]*$",
+    r"(?P<patient>[A-Za-z]*\d+)[^/\d][^/]*$",
+    r"(?P<patient>[^/]+)/[^/]+$",
+    r"^(?P<patient>[^/]+)/",
+)
+# Shorter values of a patient column stand in many names by chance.
+SHORTEST_ID = 2
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class _Table:
     path_column: str
     columns: list[str]
     named: frozenset[str]
+    rows: list[dict[str, str]]
 
     @property
     def guessed(self) -> dict[str, str]:
@@ -128,7 +141,7 @@ def _read(raw: Path, path: str, clips: set[str]) -> _Table | None:
     hits = clips.intersection(named[best])
     if len(hits) < NAMED_SHARE * len(rows):
         return None
-    return _Table(path, best, list(rows[0]), frozenset(hits))
+    return _Table(path, best, list(rows[0]), frozenset(hits), rows)
 
 
 class _Names:
@@ -160,6 +173,9 @@ def _table_source(table: _Table, result: ScanResult, names: _Names) -> str:
             "    # Patient ids are replaced by keyed hashes, which needs a secret; 'public' keeps them: only for ids of a published set."
         )
         lines.append("    patient_ids: pseudonym  # (?)")
+        column = table.guessed["patient"]
+        if any(len(row[column]) >= SHORTEST_ID and row[column].lower() in row[table.path_column].lower() for row in table.rows):
+            lines.append("    paths: pseudonym  # (?) for paths hold ids of that column; remove it where the ids are public")
     else:
         lines.append("    # patient: COLUMN        (without it every clip counts as another patient)")
     others = [column for column in table.columns if column not in (table.path_column, *table.guessed.values())]
@@ -188,11 +204,25 @@ def _file_sources(clips: Sequence[ScannedFile], raw: Path, names: _Names) -> lis
         below = Counter(str(PurePosixPath(path).relative_to(root).parent) for path in paths)
         if len(below) > 1:
             lines.append("    # If folders tell the label:    pattern: '^(?P<label>[^/]+)/'")
-        lines.append(
-            "    # If names tell the patient:    pattern: '(?P<patient>[^/_]+)_[^/]*$'    (else every clip counts as another patient)"
-        )
+        lines += _patient_hint([str(PurePosixPath(path).relative_to(root)) for path in paths])
         blocks.append("\n".join([*lines, _SAMPLING]))
     return blocks
+
+
+def _patient_hint(paths: Sequence[str]) -> list[str]:
+    """Comments on how the patient may be told from the names; a pattern only where it fits these, and with what it would give."""
+    lines = ["    # As it stands every clip counts as another patient."]
+    for pattern in PATIENT_PATTERNS:
+        found = [match["patient"] for path in paths if (match := re.search(pattern, path))]
+        if len(found) == len(paths) and 1 < len(set(found)) < len(paths):
+            lines += [
+                f"    # If names tell the patient (this pattern finds {len(set(found))} in {len(paths)} clips; check it):",
+                f"    # pattern: {_quoted(pattern)}",
+                "    # paths: pseudonym    # hides such names; needed where the ids are private (patient_ids: public says they are not)",
+            ]
+            return lines
+    lines.append("    # If names tell the patient, give a pattern with (?P<patient>...): docs/guide/your-own-clips.md")
+    return lines
 
 
 def _top(path: str) -> str:

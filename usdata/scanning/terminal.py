@@ -23,8 +23,9 @@ def print_scan(result: ScanResult, console: Console | None = None) -> None:
         console.print(_formats(result.clips))
     counts = result.to_json()["counts"]
     frames = sum((file.facts or {}).get("frames_decoded") or 0 for file in result.clips)
+    counted = f"{frames:,} frames" if frames or not result.clips else "frames not counted"
     size = _bytes(sum(file.bytes for file in result.files))
-    sorted_out = f"{counts['clip']} clips ({frames:,} frames) + {counts['refused']} refused + {counts['other']} other"
+    sorted_out = f"{counts['clip']} clips ({counted}) + {counts['refused']} refused + {counts['other']} other"
     console.print(f"{counts['files']} files and sequences, {size}: {sorted_out}")
     _print_files(console, "refused", result.refused, lambda file: file.reason or "")
     _print_files(console, "damaged, and read as far as it goes", [file for file in result.clips if file.damaged], _damage)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from tests.usdata.clips import write_video
 from tests.usdata.duplicates.scans import scan
-from usdata import building, manifest
+from usdata import building, manifest, overlapping
 from usdata.auditing import audit
 from usdata.building import build
 from usdata.cli import app
@@ -157,3 +157,36 @@ def test_an_index_gives_the_same_pairs_and_is_asked_for_where_it_is_missing(
     monkeypatch.setattr(building, "is_installed", lambda: False)
     with pytest.raises(UserError, match="needs faiss"):
         build(recipe(duplicates={"index": True}), raw=raw, out=tmp_path / "other")
+
+
+def test_what_was_compared_is_not_compared_again(
+    raw: Path, built: manifest.DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other labels or folds: the pairs are taken over, and every byte is that of a build that compared them. Other clips are compared."""
+    compared = []
+    search_anew = building.same_scans
+
+    def counted(*words: object, **options: object) -> object:
+        compared.append(1)
+        return search_anew(*words, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(building, "same_scans", counted)
+    monkeypatch.setattr(overlapping, "same_scans", counted)
+    shutil.copytree(built.folder, tmp_path / "set")
+    again = build(recipe(folds={"count": 2}), raw=raw, out=tmp_path / "set", overwrite=True)
+    pairs = overlapping.overlap(again.out).pairs
+    assert compared == []
+    assert {(pair.a, pair.b) for pair in pairs} == set(built.duplicates[["video_id_a", "video_id_b"]].itertuples(index=False, name=None))
+
+    fresh = build(recipe(folds={"count": 2}), raw=raw, out=tmp_path / "fresh")
+    assert len(compared) == 1
+    for path in sorted(fresh.out.rglob("*")):
+        if path.is_file():
+            assert path.read_bytes() == (again.out / path.relative_to(fresh.out)).read_bytes(), path.name
+
+    shutil.copytree(raw, tmp_path / "raw")
+    table = (tmp_path / "raw" / "t.csv").read_text()
+    (tmp_path / "raw" / "t.csv").write_text(table.replace("clip_5.mp4,p5,sick\n", ""))
+    (tmp_path / "raw" / "clip_5.mp4").unlink()
+    build(recipe(folds={"count": 2}), raw=tmp_path / "raw", out=tmp_path / "set", overwrite=True)
+    assert len(compared) == 2

@@ -1,10 +1,12 @@
 """A scan tells of every file once, with the truth about it; the truth is planted."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from rich.console import Console
 
 from tests.usdata.clips import speckle_frames, write_png, write_video
 from tests.usdata.readers.generated import X264_B, encode
-from usdata.building import build
+from usdata.building import build, plan
 from usdata.errors import UserError
 from usdata.recipe_files import load_recipe
 from usdata.scanning import ScannedFile, ScanResult, scan
@@ -158,6 +160,47 @@ def test_a_table_beside_the_clips_becomes_a_source_of_its_own(tmp_path: Path, se
     overrides = ["sources.0.patient_ids=public", "folds.count=2"]
     built = build(str(tmp_path / "r.yaml"), raw=raw, out=tmp_path / "set", overrides=overrides)
     assert built.counts["ok"] == 4
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["patient_1_L1.mkv", "patient_1_L2.mkv", "patient_2_L1.mkv", "patient_2_R1.mkv"], 2),
+        (["P1_left.mkv", "P1_right.mkv", "P2_left.mkv"], 2),
+        (["a-1.mkv", "a-2.mkv", "b-1.mkv"], 2),
+        (["ward/x/1.mkv", "ward/x/2.mkv", "ward/y/1.mkv", "ward/y/2.mkv"], 2),
+        (["scan.mkv", "other.mkv"], None),
+        (["lung_a.mkv", "lung_b.mkv", "lung_c.mkv"], None),  # one patient, if the first word were it
+    ],
+)
+def test_a_pattern_is_proposed_only_where_it_fits_the_names(tmp_path: Path, names: list[str], found: int | None) -> None:
+    raw = tmp_path / "raw"
+    for number, name in enumerate(names):
+        write_video(raw / name, speckle_frames(5, seed=number), codec="ffv1")
+    write_first_recipe(scan(raw), tmp_path / "r.yaml")
+    text = (tmp_path / "r.yaml").read_text()
+    proposed = re.findall(r"finds (\d+) in (\d+) clips; check it\):\n *# pattern: '(.+)'", text)
+    if found is None:
+        assert not proposed
+        assert "give a pattern with (?P<patient>...)" in text
+        return
+    assert {(count, clips) for count, clips, _ in proposed} == {(str(found), str(len(names)))}
+    # The proposal, taken, gives that many patients.
+    (tmp_path / "r.yaml").write_text(re.sub(r"# (pattern: )", r"\1", text) + "    patient_ids: public\n")
+    ids = Counter(match[1] for name in names if (match := re.search(proposed[0][2], name)))
+    assert plan(str(tmp_path / "r.yaml"), raw=raw).patients == sorted(ids.values(), reverse=True)
+
+
+def test_ids_in_paths_are_hidden_from_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tmp_path / "raw"
+    for number in range(4):
+        write_video(raw / f"p{number // 2}7_c{number}.mkv", speckle_frames(5, seed=number), codec="ffv1")
+    (raw / "t.csv").write_text("path,patient\n" + "".join(f"p{number // 2}7_c{number}.mkv,P{number // 2}7\n" for number in range(4)))
+    write_first_recipe(scan(raw), tmp_path / "r.yaml")
+    monkeypatch.setenv("USDATA_SECRET", "a secret of more than thirty-two letters")
+    planned = plan(str(tmp_path / "r.yaml"), raw=raw)
+    assert planned.patients == [2, 2]
+    assert "paths: pseudonym" in (tmp_path / "r.yaml").read_text()
 
 
 def test_odd_folder_names_make_a_recipe_that_builds(tmp_path: Path) -> None:
