@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.uscl.tiny_set import TINY_NETWORK
 from uscl import batch_norm, distributed, processes
 from uscl.config import Config, load_config
 from uscl.losses import masked_cross_entropy, nt_xent
@@ -36,7 +37,9 @@ NETWORK_COUNTS = (7, 2)
 CONTRASTS = ("moco-v2", "ucl", "awcl", "supervised")
 CONTRASTED = 7
 META_COUNTS = (5, 1)
-SETTINGS = ["image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.every_epochs=4", "checkpoint.log_every_steps=1"]
+# Steps enough that a signal comes before the last of them.
+SETTINGS = [TINY_NETWORK, "image_size=32", "epochs=10", "batch_size=4", "device=cpu", "checkpoint.every_epochs=10"]
+SETTINGS += ["checkpoint.log_every_steps=1"]
 FEEDS = {
     "mix first": ["augment.blur=0.5", "augment.vertical_flip=0.5", "pairs.exclude_same_group=true"],
     "augment first": ["pairs.order=augment-then-mix", "batch_size=5"],
@@ -122,7 +125,7 @@ def contrast(recipe: str, part: slice) -> dict[str, torch.Tensor]:
 
     small = [] if recipe == "supervised" else ["projector.hidden=8", "projector.width=6"]
     small += ["moco.queue=9"] if recipe in ("moco-v2", "ucl") else []
-    method = make_method(load_config(recipe, ["image_size=32", *small]), classes=2)[0].double().train()
+    method = make_method(load_config(recipe, ["image_size=32", TINY_NETWORK, *small]), classes=2)[0].double().train()
     groups, losses = torch.tensor([0, 1, 2, 3, 0, 1, 4]), []
     for batch in range(2):
         rows = torch.randn(4, CONTRASTED, method.backbone.width, generator=torch.Generator().manual_seed(batch), dtype=torch.float64)

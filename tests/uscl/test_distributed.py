@@ -281,7 +281,7 @@ def test_stopped_under_torchrun_and_resumed(runs: Path) -> None:
     before = json.loads((runs / "before.json").read_text())
     assert launcher["code"] != 0
     assert before["status"] == "stopped", launcher["err"]
-    assert 1 <= before["steps"] < 8
+    assert 1 <= before["steps"] < 20
     assert len(re.findall(r"^stopped by SIGTERM after step \d+, and everything is saved", launcher["err"], flags=re.MULTILINE)) == 1
     assert launcher["out"] == ""
     assert ends(runs, "stopped") == ["finished", "finished"]

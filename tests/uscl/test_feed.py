@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl.augment import Augmentations
 from uscl.config import load_config
 from uscl.feed import Batch, Feed
@@ -106,7 +106,7 @@ def test_threads_are_chosen_where_there_is_something_to_wait_for(dataset: Path) 
 
 
 def test_a_run_ends_with_the_same_weights_from_every_tier(dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    few = ["batch_size=3", "image_size=16", "epochs=1", "device=cpu"]
+    few = [TINY_NETWORK, "batch_size=3", "image_size=16", "epochs=1", "device=cpu"]
     weights = set()
     for tier, threads in (("ram", 0), ("disk", 2)):
         out = tmp_path / tier

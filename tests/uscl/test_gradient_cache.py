@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl.config import load_config
 from uscl.gradient_cache import cached_gradients
 from uscl.methods import Facts, make_method
@@ -57,7 +57,8 @@ def test_adding_up_the_losses_of_parts_would_be_another_gradient() -> None:
 
 def test_a_run_in_small_parts(tmp_path: Path) -> None:
     dataset = write_set(tmp_path / "set")
-    settings = ["image_size=32", "epochs=2", "batch_size=6", "device=cpu", "checkpoint.log_every_steps=1", "micro_batch_size=2"]
+    settings = [TINY_NETWORK, "image_size=32", "epochs=2", "batch_size=6", "device=cpu", "micro_batch_size=2"]
+    settings += ["checkpoint.log_every_steps=1"]
     run = pretrain(dataset, out=tmp_path / "run", overrides=settings).out
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl import train as training
 from uscl.config import load_config
 from uscl.labels import balanced_weights, choose_share, used_labels, with_labels
@@ -109,7 +109,7 @@ def test_a_run_trains_on_the_share_and_records_it(tmp_path: Path, monkeypatch: p
     made = []
     monkeypatch.setattr(training, "make_method", lambda *arguments: made.append(make_method(*arguments)) or made[-1])
     data = write_set(tmp_path / "set", frames_per_video=(2,) * 8, labels=("a", "a", "a", "b"))
-    few = ["image_size=16", "epochs=1", "batch_size=8", "device=cpu", "checkpoint.log_every_steps=1"]
+    few = [TINY_NETWORK, "image_size=16", "epochs=1", "batch_size=8", "device=cpu", "checkpoint.log_every_steps=1"]
     few += ["labels.share=0.5", "labels.class_weights=balanced"]
     pretrain(data, out=tmp_path / "run", overrides=few)
     index = index_videos(open_dataset(data))

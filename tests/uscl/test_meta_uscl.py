@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from tests.uscl.tiny_set import metrics_of, write_set
+from tests.uscl.tiny_set import TINY_NETWORK, metrics_of, write_set
 from uscl import run_folder
 from uscl.config import load_config
 from uscl.feed import Feed
@@ -355,7 +355,7 @@ def _set(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_stopped_and_resumed_is_the_undisturbed_one(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = [*SETTINGS, "optimizer.clip_norm=5"]
+    overrides = [*SETTINGS, TINY_NETWORK, "optimizer.clip_norm=5"]
     whole = pretrain(dataset, out=tmp_path / "whole", recipe="meta-uscl", overrides=overrides).out
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 4

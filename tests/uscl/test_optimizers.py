@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from tests.uscl.test_train import SETTINGS, assert_same_run
+from tests.uscl.test_train import SMALL, assert_same_run
 from tests.uscl.tiny_set import write_set
 from uscl.average import Average
 from uscl.config import Config, load_config
@@ -91,11 +91,11 @@ def test_the_warm_up_ends_at_the_full_rate_and_before_the_cosine() -> None:
 )
 def test_a_resume_changes_no_bit(settings: list[str], tmp_path: Path) -> None:
     dataset = write_set(tmp_path / "set")
-    whole = pretrain(dataset, out=tmp_path / "whole", overrides=[*SETTINGS, *settings]).out
+    whole = pretrain(dataset, out=tmp_path / "whole", overrides=[*SMALL, *settings]).out
     again = Path(shutil.copytree(whole, tmp_path / "again"))
     shutil.rmtree(again / "checkpoints" / "last")
     (again / "checkpoints" / "step-000005").rename(again / "checkpoints" / "last")  # as if it had been stopped there
-    pretrain(dataset, out=again, overrides=[*SETTINGS, *settings], resume=True)
+    pretrain(dataset, out=again, overrides=[*SMALL, *settings], resume=True)
     assert_same_run(again, whole)
     if "average.decay=0.9" in settings:
         last = "checkpoints/last/extra.safetensors"
@@ -112,7 +112,7 @@ def test_clipping_bounds_the_step_and_tells_the_norm_before_it(tmp_path: Path) -
         "epochs=1",
         "checkpoint.keep_every_steps=1",
     ]
-    run = pretrain(dataset, out=tmp_path / "run", overrides=[*SETTINGS, *rates, "optimizer.clip_norm=0.001", "schedule.name=constant"]).out
+    run = pretrain(dataset, out=tmp_path / "run", overrides=[*SMALL, *rates, "optimizer.clip_norm=0.001", "schedule.name=constant"]).out
     first, second = (load_file(run / "checkpoints" / f"step-{step:06d}" / "model.safetensors") for step in (1, 2))
     names = [name for name in first if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))]
     moved = torch.sqrt(sum(((second[name] - first[name]) ** 2).sum() for name in names))
@@ -122,9 +122,9 @@ def test_clipping_bounds_the_step_and_tells_the_norm_before_it(tmp_path: Path) -
 
 def test_the_average_is_what_a_run_hands_out(tmp_path: Path) -> None:
     dataset = write_set(tmp_path / "set")
-    run = pretrain(dataset, out=tmp_path / "run", overrides=[*SETTINGS, "average.decay=0.5"]).out
+    run = pretrain(dataset, out=tmp_path / "run", overrides=[*SMALL, "average.decay=0.5"]).out
     exported = load_file(run / "export" / "backbone.safetensors")
     average = load_file(run / "checkpoints" / "last" / "extra.safetensors")
     model = load_file(run / "checkpoints" / "last" / "model.safetensors")
-    assert torch.equal(exported["conv1.weight"], average["average.backbone.conv1.weight"])
-    assert not torch.equal(exported["conv1.weight"], model["backbone.conv1.weight"])
+    assert torch.equal(exported["conv1.0.weight"], average["average.backbone.network.conv1.0.weight"])
+    assert not torch.equal(exported["conv1.0.weight"], model["backbone.network.conv1.0.weight"])

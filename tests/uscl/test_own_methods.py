@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.uscl.tiny_set import metrics_of, write_set
+from tests.uscl.tiny_set import TINY_NETWORK, metrics_of, write_set
 from uscl.config import Config, load_config
 from uscl.methods import Method, find_method, make_method, own_settings
 from uscl.methods.own import own_file
@@ -18,7 +18,7 @@ from usdata.errors import RecipeError
 from usdata.files import sha256_file
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "own-method.md"
-FEW = ["image_size=16", "batch_size=4", "device=cpu", "checkpoint.log_every_steps=1", "probe.every_epochs=0"]
+FEW = [TINY_NETWORK, "image_size=16", "batch_size=4", "device=cpu", "checkpoint.log_every_steps=1", "probe.every_epochs=0"]
 HEAD = "from uscl.methods import Method, own_settings\n"
 OURS = HEAD + "class Ours(Method):\n    def loss(self, projections, facts):\n        return projections.square().mean(), {}\n"
 

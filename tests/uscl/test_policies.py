@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from tests.uscl.test_pairs import make_index
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl import feed as feed_module
 from uscl import policies, sections
 from uscl.config import load_config
@@ -471,7 +471,7 @@ def test_what_a_policy_cannot_serve_is_said() -> None:
 def test_a_run_of_partners_and_none_whose_negatives_nobody_reads(
     dataset: DataSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["image_size=16", "batch_size=5", "epochs=1", "device=cpu", "probe.every_epochs=0", "tensorboard=off"]
+    small = [TINY_NETWORK, "image_size=16", "batch_size=5", "epochs=1", "device=cpu", "probe.every_epochs=0", "tensorboard=off"]
     overrides = ["pairs.policy=same-column", "pairs.column=device", "labels.weight=0.2"]
     result = pretrain(dataset.folder, out=tmp_path / "run", overrides=[*small, "checkpoint.log_every_steps=1", *overrides])
     assert np.isfinite(result.metrics["loss"])

@@ -12,7 +12,7 @@ import torch
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl.backbones import seeded_backbone
 from uscl.config import load_config
 from uscl.evaluation.probes import knn_probe
@@ -25,7 +25,8 @@ from uscl.train import pretrain
 from usdata.files import sha256_file
 from usdata.manifest import open_dataset
 
-SMALL = ["image_size=32", "batch_size=4", "epochs=4", "device=cpu", "checkpoint.log_every_steps=1", "checkpoint.every_epochs=1"]
+SMALL = [TINY_NETWORK, "image_size=32", "batch_size=4", "epochs=4", "device=cpu", "checkpoint.log_every_steps=1"]
+SMALL += ["checkpoint.every_epochs=1"]
 CPU = torch.device("cpu")
 
 

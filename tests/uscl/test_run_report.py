@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl.config import load_config
 from uscl.run_report import CONTRAST, HEIGHT, PLOTS, Curve, loss_plots, plot, write_report
 from uscl.train import pretrain
 
-SETTINGS = ["image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.log_every_steps=1", "probe.every_epochs=1"]
+SETTINGS = [TINY_NETWORK, "image_size=32", "epochs=4", "batch_size=4", "device=cpu", "checkpoint.log_every_steps=1"]
+SETTINGS += ["probe.every_epochs=1"]
 
 
 class Page(HTMLParser):
@@ -39,7 +40,7 @@ def test_a_finished_run_has_its_page(tmp_path: Path) -> None:
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert f"{last['contrast']:.3f}" in text
     assert str(tmp_path) not in text
-    write_report(run, load_config("uscl", SETTINGS), 512)
+    write_report(run, load_config("uscl", SETTINGS), 96)
     assert (run / "report.html").read_text() == text
 
 

@@ -12,14 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.uscl.tiny_set import metrics_of, write_set
+from tests.uscl.tiny_set import TINY_NETWORK, metrics_of, write_set
 from uscl import run_folder
 from uscl.checkpoint import verify
 from uscl.train import pretrain
 from usdata.errors import UserError
 from usdata.files import sha256_file
 
-SETTINGS = ["image_size=32", "batch_size=4", "device=cpu", "checkpoint.every_epochs=1", "checkpoint.log_every_steps=1"]
+SETTINGS = [TINY_NETWORK, "image_size=32", "batch_size=4", "device=cpu", "checkpoint.every_epochs=1"]
+SETTINGS += ["checkpoint.log_every_steps=1"]
 KEEPING = ["checkpoint.keep_every_steps=2", "checkpoint.keep_last=1", "checkpoint.best=loss"]
 
 
@@ -45,6 +46,7 @@ def tensors_of(run: Path) -> dict[str, str]:
 KILLER = """
 import json, os, random, signal, sys, time
 from pathlib import Path
+import uscl.torchvision_compat, timm
 from uscl.train import pretrain
 
 dataset, out, overrides, kills, steps, seed = json.loads(sys.argv[1])
@@ -67,7 +69,7 @@ while True:
         if os.waitpid(child, os.WNOHANG)[0]:
             sys.exit("a session ended before it was killed")
         time.sleep(0.002)
-    time.sleep(draw.uniform(0, 0.4))
+    time.sleep(draw.uniform(0, 0.1))
     os.kill(child, signal.SIGKILL)
     status = os.waitpid(child, 0)[1]
     told.append([target, os.WIFSIGNALED(status), [path.name for path in Path(out, "checkpoints").glob(".*")]])
@@ -89,9 +91,11 @@ def assert_survives(dataset: Path, out: Path, overrides: list[str], undisturbed:
     assert not list((out / "checkpoints").glob(".*")), about
 
 
-def test_killed_three_times_and_resumed(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
-    assert {"last", "best", "step-000004"} <= {path.split("/")[1] for path in tensors_of(undisturbed)}
-    assert_survives(dataset, tmp_path / "run", [*SETTINGS, *KEEPING, "epochs=2"], undisturbed, kills=3, steps=4)
+def test_killed_three_times_and_resumed(dataset: Path, tmp_path: Path) -> None:
+    overrides, undisturbed = [*SETTINGS, *KEEPING, "epochs=6"], tmp_path / "undisturbed"
+    pretrain(dataset, out=undisturbed, overrides=overrides)
+    assert {"last", "best", "step-000012"} <= {path.split("/")[1] for path in tensors_of(undisturbed)}
+    assert_survives(dataset, tmp_path / "run", overrides, undisturbed, kills=3, steps=10)
 
 
 @pytest.mark.slow
@@ -161,9 +165,9 @@ def state():
     return {path.name: verify(path).step for path in sorted(Path(out, "checkpoints").iterdir())}
 
 told = []
-mount("-t", "tmpfs", "-o", "size=200m", "tmpfs")
+mount("-t", "tmpfs", "-o", "size=11m", "tmpfs")
 told += [train(), state(), train(), state(), Path(out, "metrics.jsonl").read_text()]
-mount("-o", "remount,size=700m")
+mount("-o", "remount,size=40m")
 told += [train(), state()]
 subprocess.run(["cp", "-r", str(out), disk + "-kept"], check=True)
 mount("-o", "remount,ro")
@@ -173,7 +177,7 @@ print(json.dumps(told))
 
 
 def test_a_full_disk_and_a_read_only_one(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """On a real file system of its own; a checkpoint has 134 MB, so the second one does not fit beside the first."""
+    """On a real file system of its own; a checkpoint has 7 MB, so the second one does not fit beside the first."""
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no leave to mount a small disk here")
     disk = tmp_path / "disk"

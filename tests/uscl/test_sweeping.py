@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 import uscl
-from tests.uscl.tiny_set import metrics_of, write_set
+from tests.uscl.tiny_set import TINY_NETWORK, metrics_of, write_set
 from uscl import run_folder, sweeping
 from uscl.cli import app
 from uscl.config import Config, config_yaml
@@ -22,7 +22,7 @@ from usdata.errors import Stopped, UserError
 from usdata.files import sha256_file
 from usdata.manifest import open_dataset
 
-FEW = ["image_size=16", "epochs=1", "batch_size=2", "device=cpu", "checkpoint.log_every_steps=1", "tensorboard=off"]
+FEW = [TINY_NETWORK, "image_size=16", "epochs=1", "batch_size=2", "device=cpu", "checkpoint.log_every_steps=1", "tensorboard=off"]
 
 
 @pytest.fixture(scope="module")

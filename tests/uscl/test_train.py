@@ -20,7 +20,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.uscl.tiny_set import metrics_of, write_set
+from tests.uscl.tiny_set import TINY_NETWORK, metrics_of, write_set
 from uscl import checkpoint, run_folder, tensorboard
 from uscl.config import Config, load_config
 from uscl.methods import make_method
@@ -42,6 +42,7 @@ SETTINGS = [
     "checkpoint.log_every_steps=1",
     "checkpoint.keep_every_steps=5",
 ]
+SMALL = [*SETTINGS, TINY_NETWORK]
 WEIGHTS = ("checkpoints/last/model.safetensors", "checkpoints/last/optimizer.safetensors", "export/backbone.safetensors")
 
 
@@ -56,6 +57,12 @@ def undisturbed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     result = pretrain(dataset, out=out, overrides=SETTINGS)
     assert (result.out, result.steps, result.epochs) == (out, 6, 3)
     return out
+
+
+@pytest.fixture(scope="module")
+def small(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a small network, undisturbed too."""
+    return pretrain(dataset, out=tmp_path_factory.mktemp("runs") / "small", overrides=SMALL).out
 
 
 def assert_same_run(run: Path, reference: Path) -> None:
@@ -189,49 +196,76 @@ pathlib.Path.rename = kill_before
 """
 
 
-@pytest.mark.parametrize("how", [KILLED_IN_STEP, KILLED_BETWEEN_RENAMES], ids=["in a step", "between two renames"])
-def test_killed_for_real_and_resumed(dataset: Path, undisturbed: Path, tmp_path: Path, how: str) -> None:
-    call = f"pretrain({str(dataset)!r}, out={str(tmp_path / 'run')!r}, overrides={SETTINGS!r})"
-    program = f"import os, signal\n{how}\nfrom uscl.train import pretrain\n{call}"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    result = pretrain(dataset, out=tmp_path / "run", overrides=SETTINGS, resume=True)
+# A fork each of one process that has imported everything and started nothing: to start is what costs most.
+KILLED = """
+import json, os, signal, sys
+import uscl.torchvision_compat, timm
+from uscl.train import pretrain
+dataset, overrides, *deaths = json.loads(sys.argv[1])
+ends = []
+for how, run in deaths:
+    child = os.fork()
+    if child == 0:
+        try:
+            exec(how)
+            pretrain(dataset, out=run, overrides=overrides)
+        finally:
+            os._exit(1)
+    ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+print(json.dumps(ends))
+"""
+DEATHS = {"in a step": KILLED_IN_STEP, "between two renames": KILLED_BETWEEN_RENAMES}
+
+
+@pytest.fixture(scope="module")
+def killed(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("killed")
+    arguments = json.dumps([str(dataset), SMALL, *((how, str(folder / name)) for name, how in DEATHS.items())])
+    done = subprocess.run([sys.executable, "-c", KILLED, arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [-signal.SIGKILL] * len(DEATHS), done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("how", DEATHS)
+def test_killed_for_real_and_resumed(dataset: Path, small: Path, killed: Path, how: str) -> None:
+    result = pretrain(dataset, out=killed / how, overrides=SMALL, resume=True)
     assert result.steps == 6
-    assert_same_run(tmp_path / "run", undisturbed)
+    assert_same_run(killed / how, small)
 
 
-def test_resuming_a_finished_run_changes_nothing(dataset: Path, undisturbed: Path) -> None:
-    before = {name: sha256_file(undisturbed / name) for name in (*WEIGHTS, "metrics.jsonl")}
-    assert pretrain(dataset, out=undisturbed, overrides=SETTINGS, resume=True).steps == 6
-    assert before == {name: sha256_file(undisturbed / name) for name in before}
+def test_resuming_a_finished_run_changes_nothing(dataset: Path, small: Path) -> None:
+    before = {name: sha256_file(small / name) for name in (*WEIGHTS, "metrics.jsonl")}
+    assert pretrain(dataset, out=small, overrides=SMALL, resume=True).steps == 6
+    assert before == {name: sha256_file(small / name) for name in before}
 
 
-def test_resume_names_each_key_that_differs(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
-    changed = [*SETTINGS, "batch_size=3", "pairs.alpha=2"]
+def test_resume_names_each_key_that_differs(dataset: Path, small: Path, tmp_path: Path) -> None:
+    changed = [*SMALL, "batch_size=3", "pairs.alpha=2"]
     with pytest.raises(UserError, match=r"batch_size \(was 4, is 3\), pairs\.alpha \(was 0\.5, is 2\.0\)"):
-        pretrain(dataset, out=undisturbed, overrides=changed, resume=True)
+        pretrain(dataset, out=small, overrides=changed, resume=True)
     other = write_set(tmp_path / "other", frames_per_video=[5] * 6)
     with pytest.raises(UserError, match="another data set"):
-        pretrain(other, out=undisturbed, overrides=SETTINGS, resume=True)
+        pretrain(other, out=small, overrides=SMALL, resume=True)
     (tmp_path / "strange").mkdir()
     (tmp_path / "strange" / "thesis.tex").write_text("years of work")
     with pytest.raises(UserError, match="is no run"):
-        pretrain(dataset, out=tmp_path / "strange", overrides=SETTINGS, resume=True)
+        pretrain(dataset, out=tmp_path / "strange", overrides=SMALL, resume=True)
     with pytest.raises(UserError, match=r"is no run.*nothing was deleted"):
-        pretrain(dataset, out=tmp_path / "strange", overrides=SETTINGS, overwrite=True)
+        pretrain(dataset, out=tmp_path / "strange", overrides=SMALL, overwrite=True)
     # A real run beside which, or inside which, something else lies.
     for place in ("thesis.tex", "checkpoints/thesis.tex"):
         mixed = tmp_path / place.replace("/", "-")
-        shutil.copytree(undisturbed, mixed)
+        shutil.copytree(small, mixed)
         (mixed / place).write_text("years of work")
         with pytest.raises(UserError, match=r"thesis\.tex.*nothing was deleted"):
-            pretrain(dataset, out=mixed, overrides=SETTINGS, overwrite=True)
+            pretrain(dataset, out=mixed, overrides=SMALL, overwrite=True)
         assert (mixed / place).exists()
     assert (tmp_path / "strange" / "thesis.tex").exists()
 
 
 def test_the_export_says_which_clips_were_seen_and_a_resume_keeps_what_it_started_from(tmp_path: Path) -> None:
-    small = ["image_size=32", "batch_size=4", "epochs=1", "labels.weight=0"]
+    small = [TINY_NETWORK, "image_size=32", "batch_size=4", "epochs=1", "labels.weight=0"]
     one = write_set(tmp_path / "one", frames_per_video=(3,) * 6)
     two = write_set(tmp_path / "two", frames_per_video=(4,) * 6)
     for folder, digits in ((one, "a"), (two, "b")):
@@ -260,13 +294,13 @@ def test_a_folder_in_use_needs_a_word(dataset: Path, undisturbed: Path, tmp_path
         pretrain(dataset, out=tmp_path / "file", overrides=SETTINGS)
 
 
-def test_overwriting_starts_anew_and_initial_weights_are_taken(dataset: Path, undisturbed: Path, tmp_path: Path) -> None:
-    few = [*SETTINGS, "epochs=1", "learning_rate=1e-30", "weight_decay=0"]
+def test_overwriting_starts_anew_and_initial_weights_are_taken(dataset: Path, small: Path, undisturbed: Path, tmp_path: Path) -> None:
+    few = [*SMALL, "epochs=1", "learning_rate=1e-30", "weight_decay=0"]
     out = tmp_path / "run"
     pretrain(dataset, out=out, overrides=few)
-    pretrain(dataset, out=out, overrides=few, overwrite=True, init_from=undisturbed)
+    pretrain(dataset, out=out, overrides=few, overwrite=True, init_from=small)
     assert len(metrics_of(out)) == 2
-    trained, initial = load_backbone(out)[0].state_dict(), load_backbone(undisturbed)[0].state_dict()
+    trained, initial = load_backbone(out)[0].state_dict(), load_backbone(small)[0].state_dict()
     # At a learning rate of nothing only BatchNorm's statistics move.
     assert all(torch.equal(trained[key], initial[key]) for key in trained if not re.search("running|tracked", key))
     run = json.loads((out / "run.json").read_text())
@@ -278,7 +312,7 @@ def test_overwriting_starts_anew_and_initial_weights_are_taken(dataset: Path, un
 
 def test_a_damaged_checkpoint_is_one_line(dataset: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    few = [*SETTINGS, "epochs=1"]
+    few = [*SMALL, "epochs=1"]
     pretrain(dataset, out=out, overrides=few)
     weights = out / "checkpoints/last/optimizer.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -312,7 +346,7 @@ def test_a_dry_run_writes_nothing(dataset: Path, tmp_path: Path, capsys: pytest.
 )
 def test_odd_sets_train_to_finite_losses(tmp_path: Path, frames: list[int], labels: list[str | None], overrides: list[str]) -> None:
     data = write_set(tmp_path / "set", frames_per_video=frames, labels=labels, groups=[f"p{video // 2}" for video in range(len(frames))])
-    few = ["image_size=32", "epochs=2", "batch_size=3", "device=cpu", "checkpoint.log_every_steps=1", *overrides]
+    few = [TINY_NETWORK, "image_size=32", "epochs=2", "batch_size=3", "device=cpu", "checkpoint.log_every_steps=1", *overrides]
     result = pretrain(data, out=tmp_path / "run", overrides=few)
     lines = metrics_of(tmp_path / "run")
     assert result.steps == len(lines) >= 2
@@ -333,7 +367,7 @@ def test_batches_without_negatives_are_refused_before_anything_is_written(datase
 
 
 def test_a_loss_that_is_no_longer_finite_stops_the_run(dataset: Path, tmp_path: Path) -> None:
-    wild = [*SETTINGS, "learning_rate=1e30", "epochs=20"]
+    wild = [*SMALL, "learning_rate=1e30", "epochs=20"]
     with pytest.raises(UserError, match=r"no longer finite at step.*lower learning_rate"):
         pretrain(dataset, out=tmp_path / "run", overrides=wild)
     run = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -359,7 +393,7 @@ def test_a_collapsed_run_says_so(dataset: Path, tmp_path: Path, capsys: pytest.C
     black = write_set(tmp_path / "black", labels=[])
     for image in black.rglob("*.png"):
         write_black(image)
-    pretrain(black, out=tmp_path / "run", overrides=[*SETTINGS, "epochs=1"])
+    pretrain(black, out=tmp_path / "run", overrides=[*SMALL, "epochs=1"])
     assert "collapsed: all frames give the same features" in capsys.readouterr().err
     assert "collapsed" in (tmp_path / "run" / "log.txt").read_text()
 
@@ -373,7 +407,7 @@ def write_black(path: Path) -> None:
 
 def test_pretraining_in_a_thread_leaves_signals_alone(dataset: Path, tmp_path: Path) -> None:
     results = []
-    few = [*SETTINGS, "epochs=1"]
+    few = [*SMALL, "epochs=1"]
     thread = threading.Thread(target=lambda: results.append(pretrain(dataset, out=tmp_path / "run", overrides=few)))
     thread.start()
     thread.join()
@@ -409,7 +443,7 @@ def test_learning_rates() -> None:
 
 
 def test_a_checkpoint_is_whole_or_absent(tmp_path: Path) -> None:
-    method, _ = make_method(load_config("uscl", SETTINGS), 0)
+    method, _ = make_method(load_config("uscl", SMALL), 0)
     optimizer = torch.optim.Adam(method.parameters(), fused=True)
     position = checkpoint.Position(3, 1, 0, 1.5, "config", "data")
     assert checkpoint.find(tmp_path) is None

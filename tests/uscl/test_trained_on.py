@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from tests.uscl.evaluation.scan_sets import build_scans, tissue
+from tests.uscl.tiny_set import TINY_NETWORK
 from uscl.train import pretrain
 from uscl.trained_on import record_beside
 from usdata.duplicates.record import open_record
 from usdata.errors import DataSetError, UserError
 from usdata.files import sha256_file
 
-SETTINGS = ["image_size=32", "batch_size=4", "epochs=2", "device=cpu", "checkpoint.every_epochs=1", "checkpoint.log_every_steps=1"]
+SETTINGS = [TINY_NETWORK, "image_size=32", "batch_size=4", "epochs=2", "device=cpu", "checkpoint.every_epochs=1"]
+SETTINGS += ["checkpoint.log_every_steps=1"]
 
 
 @pytest.fixture(scope="module")

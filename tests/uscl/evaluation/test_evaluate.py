@@ -136,7 +136,8 @@ def test_knn(textures: Path, tmp_path: Path) -> None:
     assert found.summary["settings"]["neighbours"] == 20
 
 
-@pytest.mark.parametrize(("layers", "epochs"), [("last-block", 15), ("last-stage", 15), ("all", 8)])
+# What lies between the least and the most that can be trained takes a quarter of a minute more; run with: make test-slow
+@pytest.mark.parametrize(("layers", "epochs"), [("last-block", 15), pytest.param("last-stage", 15, marks=pytest.mark.slow), ("all", 8)])
 def test_finetuning_learns_and_repeats(layers: str, epochs: int, tmp_path: Path) -> None:
     folder = write_texture_set(tmp_path / "set", textures=("across", "down") * 4, frames_per_video=8)
     settings = {"weights": ["random"], "image_size": SIZE, "folds": 2, "trained_layers": layers}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import uscl.torchvision_compat  # noqa: F401 - before lightly, which imports torchvision
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl.config import load_config
 from uscl.diagnostics import measure
 from uscl.gradient_cache import cached_gradients
@@ -153,7 +153,7 @@ def test_a_run_speaks_of_its_own_terms(tmp_path: Path, capsys: pytest.CaptureFix
         "checkpoint.log_every_steps=1",
         "precision=bfloat16",
     ]
-    run = pretrain(write_set(tmp_path / "set"), out=tmp_path / "run", overrides=[*LIGHT, *NARROW, *settings]).out
+    run = pretrain(write_set(tmp_path / "set"), out=tmp_path / "run", overrides=[*LIGHT, *NARROW, TINY_NETWORK, *settings]).out
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert lines[-1]["loss"] == pytest.approx(lines[-1]["invariance"] + 0.0051 * lines[-1]["redundancy"], rel=1e-5)

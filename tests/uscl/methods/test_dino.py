@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.uscl.tiny_set import metrics_of, write_set
+from tests.uscl.tiny_set import TINY_NETWORK, metrics_of, write_set
 from uscl import batch_norm, distributed, processes
 from uscl.config import load_config
 from uscl.gradient_cache import cached_gradients
@@ -226,16 +226,17 @@ def test_two_processes_step_as_one(tmp_path: Path) -> None:
 
 def test_a_run_resumes_where_it_stopped(tmp_path: Path) -> None:
     dataset = write_set(tmp_path / "set", frames_per_video=(2, 3, 1, 2))
-    settings = [*SETTINGS, "epochs=1", "batch_size=2", "device=cpu", "checkpoint.log_every_steps=1", "probe.every_epochs=0"]
+    settings = [*SETTINGS, "epochs=1", "batch_size=2", "device=cpu", "checkpoint.log_every_steps=1", "probe.every_epochs=0", TINY_NETWORK]
     settings += ["checkpoint.keep_every_steps=1", "dino.teacher_momentum=0.9", "dino.frozen_epochs=0.5", "schedule.warmup_epochs=0"]
     run = pretrain(dataset, out=tmp_path / "run", recipe="dino", overrides=settings).out
     checkpoints = run / "checkpoints"
     whole, lines = load_file(checkpoints / "last" / "model.safetensors"), metrics_of(run)
     assert int(whole["steps_taken"]) == int(whole["steps_in_all"]) == len(lines) == 2
     assert whole["centre"].abs().sum() > 0
-    assert not torch.equal(whole["teacher_backbone.conv1.weight"], whole["backbone.conv1.weight"])
+    assert not torch.equal(whole["teacher_backbone.network.conv1.0.weight"], whole["backbone.network.conv1.0.weight"])
     # The student is what a checkpoint gives.
-    assert torch.equal(load_backbone(checkpoints / "last" / "model.safetensors")[0].conv1.weight, whole["backbone.conv1.weight"])
+    student = load_backbone(checkpoints / "last" / "model.safetensors")[0].tensors()
+    assert torch.equal(student["conv1.0.weight"], whole["backbone.network.conv1.0.weight"])
 
     (checkpoints / "last").rename(tmp_path / "last")
     (checkpoints / "step-000001").rename(checkpoints / "last")

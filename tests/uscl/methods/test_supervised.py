@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.uscl.tiny_set import write_set
+from tests.uscl.tiny_set import TINY_NETWORK, write_set
 from uscl.config import load_config
 from uscl.methods import Facts, make_method
 from uscl.train import pretrain
 from usdata.errors import RecipeError
 
-SETTINGS = ["image_size=32", "epochs=2", "batch_size=6", "device=cpu", "checkpoint.log_every_steps=1"]
+SETTINGS = [TINY_NETWORK, "image_size=32", "epochs=2", "batch_size=6", "device=cpu", "checkpoint.log_every_steps=1"]
 
 
 @pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0]])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 import usdata
+from tests.command_lines import run_here
 from tests.usdata.auditing.planted import Planted, duplicate
 from tests.usdata.clips import speckle_frames, write_video
 from usdata import manifest
@@ -27,7 +27,7 @@ HOSTILE = "<img src=x onerror=alert(1)>| [a](javascript:b) ![c](http://d.e/f.png
 
 
 def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "usdata", "audit", *map(str, arguments)], capture_output=True, text=True)
+    return run_here("usdata", "audit", *arguments)
 
 
 def test_four_files_and_one_content(tmp_path: Path) -> None:

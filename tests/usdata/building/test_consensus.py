@@ -11,7 +11,7 @@ import pytest
 
 from tests.usdata.clips import write_video
 from usdata import manifest
-from usdata.building import build
+from usdata.building import BuildResult, build
 from usdata.building.consensus import agreed
 from usdata.imaging.geometry import AnnulusSector, Geometry, Rectangle, geometry_from, geometry_json, overlap
 from usdata.recipe import Recipe
@@ -56,12 +56,21 @@ def recipe(**changes: object) -> Recipe:
     return Recipe.model_validate({"name": "device", "sources": [source], "image": {"crop": "mask"}, **changes})
 
 
-def test_a_dark_clip_takes_what_the_others_agree_on_and_a_strange_one_does_not(raw: Path, tmp_path: Path) -> None:
-    alone = manifest.open_dataset(build(recipe(field_of_view={"consensus": False}), raw=raw, out=tmp_path / "alone").out).videos
-    alone = alone.set_index("path")
-    assert alone.loc["dark.mkv", "fov_origin"] == "none"
-    assert (alone.filter(regex="clear|other", axis=0)["fov_confidence"] >= 0.95).all()
-    videos = manifest.open_dataset(build(recipe(), raw=raw, out=tmp_path / "set").out).videos.set_index("path")
+@pytest.fixture(scope="module")
+def agreeing(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    return build(recipe(), raw=raw, out=tmp_path_factory.mktemp("agreeing") / "set", workers=2)
+
+
+@pytest.fixture(scope="module")
+def alone(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
+    return build(recipe(field_of_view={"consensus": False}), raw=raw, out=tmp_path_factory.mktemp("alone") / "set")
+
+
+def test_a_dark_clip_takes_what_the_others_agree_on_and_a_strange_one_does_not(agreeing: BuildResult, alone: BuildResult) -> None:
+    without = manifest.open_dataset(alone.out).videos.set_index("path")
+    assert without.loc["dark.mkv", "fov_origin"] == "none"
+    assert (without.filter(regex="clear|other", axis=0)["fov_confidence"] >= 0.95).all()
+    videos = manifest.open_dataset(agreeing.out).videos.set_index("path")
     assert videos.loc["dark.mkv", "fov_origin"] == "consensus"
     assert overlap(SECTOR, geometry_from(videos.loc["dark.mkv", "fov_geometry"]), HEIGHT, WIDTH) > 0.96
     assert not isinstance(videos.loc["dark.mkv", "review"], str)
@@ -69,8 +78,7 @@ def test_a_dark_clip_takes_what_the_others_agree_on_and_a_strange_one_does_not(r
     assert videos.loc["stranger.mkv", "review"] == "needed"
 
 
-def test_the_way_to_a_set_does_not_show_in_its_bytes(raw: Path, tmp_path: Path) -> None:
-    straight = build(recipe(), raw=raw, out=tmp_path / "straight", workers=2)
+def test_the_way_to_a_set_does_not_show_in_its_bytes(raw: Path, agreeing: BuildResult, alone: BuildResult, tmp_path: Path) -> None:
     # Without the others, nothing is agreed on; they come later.
     (tmp_path / "raw").mkdir()
     for name in ("dark.mkv", "clear_0.mkv", "clear_1.mkv"):
@@ -80,10 +88,9 @@ def test_the_way_to_a_set_does_not_show_in_its_bytes(raw: Path, tmp_path: Path) 
     for path in raw.iterdir():
         shutil.copy(path, tmp_path / "raw" / path.name)
     grown = build(recipe(), raw=tmp_path / "raw", out=tmp_path / "grown", workers=1)
-    assert grown.digest == straight.digest
+    assert grown.digest == agreeing.digest
     # And with a setting that takes it back.
     back = build(recipe(field_of_view={"consensus": False}), raw=raw, out=tmp_path / "grown", overwrite=True)
-    alone = build(recipe(field_of_view={"consensus": False}), raw=raw, out=tmp_path / "alone")
     assert back.digest == alone.digest
     assert back.reused == len(list(raw.iterdir()))
 

@@ -4,7 +4,6 @@ import copy
 import io
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from rich.console import Console
 
 import usdata
+from tests.command_lines import run_here
 from tests.usdata.auditing.planted import Planted, duplicate, frame, video
 from usdata import manifest
 from usdata.comparing import Change, CompareResult, compare
@@ -21,7 +21,6 @@ from usdata.comparing.result import ClipFrames, FrameChanges, Regrouping
 from usdata.comparing.terminal import print_comparison
 from usdata.errors import DataSetError
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 RECIPE = {"name": "planted", "sources": [{"name": "clinic", "sampling": {"hz": 5}}], "folds": {"count": 2}}
 
 
@@ -482,8 +481,7 @@ def test_the_command_fails_on_request_and_prints_json(tmp_path: Path) -> None:
     written(changed, tmp_path / "b")
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "usdata", "compare", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=120)
+        return run_here("usdata", "compare", *arguments)
 
     done = run(str(tmp_path / "a"), str(tmp_path / "b"), "--json", "--fail")
     assert done.returncode == 3, done.stderr

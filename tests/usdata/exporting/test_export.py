@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import usdata
+from tests.command_lines import run_here
 from tests.usdata.auditing.planted import Planted
 from tests.usdata.exporting.odd_set import odd_set, pixels_of
 from usdata import manifest
@@ -95,8 +96,8 @@ def test_a_set_without_frames(to: str, tmp_path: Path) -> None:
 
 
 def test_the_command_lists_every_format_and_ends_with_the_next_step(odd: Path, tmp_path: Path) -> None:
-    def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([sys.executable, "-m", "usdata", "export", *map(str, arguments)], capture_output=True, text=True)
+    def command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return run_here("usdata", "export", *arguments)
 
     told = " ".join(command("--help").stdout.split())
     assert all(f"{name}:" in told for name in FORMATS)

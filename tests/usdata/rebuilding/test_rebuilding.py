@@ -37,7 +37,7 @@ def published(folder: Path, where: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return phantom(tmp_path_factory.mktemp("rebuild") / "raw", videos=12, seed=1).out
+    return phantom(tmp_path_factory.mktemp("rebuild") / "raw", videos=12, seed=1, size=200, frames=24).out
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import usdata
+from tests.command_lines import run_here
 from tests.usdata.auditing.planted import Planted, duplicate
 from tests.usdata.clips import speckle_frames, write_video
 from uscl.evaluation.folds import independent_groups, refuse_leakage
@@ -67,6 +68,13 @@ def tree_bytes(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def audited(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = Path(shutil.copytree(built, tmp_path_factory.mktemp("audited") / "set"))
+    usdata.audit(folder)
+    return folder
+
+
 CHANGES = [
     ({"folds": 4}, {"folds": {"count": 4}}),
     ({"folds": 0}, {"folds": {"count": 0}}),
@@ -77,9 +85,9 @@ CHANGES = [
 
 @pytest.mark.parametrize(("arguments", "sections"), CHANGES, ids=str)
 def test_it_gives_the_bytes_of_a_build_with_the_same_recipe(
-    arguments: dict[str, Any], sections: dict[str, Any], raw: Path, standing: Path, tmp_path: Path
+    arguments: dict[str, Any], sections: dict[str, Any], raw: Path, audited: Path, tmp_path: Path
 ) -> None:
-    usdata.audit(standing)
+    standing = Path(shutil.copytree(audited, tmp_path / "set"))
     result = split(standing, **arguments)
     assert result.written
     assert any("report.html" in note for note in result.notes)
@@ -204,11 +212,10 @@ def test_killed_at_any_moment_a_whole_set_stands(standing: Path, tmp_path: Path)
     split(reference, folds=2)
     new = tree_bytes(reference)
     program = """
-import os, signal, sys
+import json, os, signal, sys, traceback
 from usdata.building import staging
 from usdata import successor as writing
 from usdata.splitting import split
-moment, folder = int(sys.argv[1]), sys.argv[2]
 steps = 0
 def counting(function):
     def wrapped(*arguments, **keywords):
@@ -221,26 +228,48 @@ def counting(function):
 for module, name in [(writing.manifest, "write_table"), (writing.manifest, "write_about"), (writing, "_link"), (writing, "write_json"),
                      (writing, "put_in_place"), (staging, "_exchange"), (writing.shutil, "rmtree"), (writing.os, "sync")]:
     setattr(module, name, counting(getattr(module, name)))
-split(folder, folds=2)
-print(steps)
+# Who dies is a fork of one process that has imported everything and started nothing, so that a kill costs no second start.
+for line in sys.stdin:
+    moment, folder = json.loads(line)
+    sys.stdout.flush()
+    child = os.fork()
+    if child == 0:
+        try:
+            split(folder, folds=2)
+            print(json.dumps(steps), flush=True)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(json.dumps(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])), flush=True)
 """
+    folder = tmp_path / "victim"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
 
-    def split_and_die(moment: int) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", program, str(moment), str(tmp_path / "victim")]
-        return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+        def split_and_die(moment: int) -> int:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write(json.dumps([moment, str(folder)]) + "\n")
+            process.stdin.flush()
+            return int(process.stdout.readline())
 
-    folder = Path(shutil.copytree(standing, tmp_path / "victim"))
-    steps = int(split_and_die(10**6).stdout)
-    assert tree_bytes(folder) == new
-    shutil.rmtree(folder)
-    for moment in [0, 1, 3, 5, 6, steps // 2, *range(steps - 7, steps)]:
         shutil.copytree(standing, folder)
-        assert split_and_die(moment).returncode == -signal.SIGKILL
-        assert tree_bytes(folder) in (old, new)
-        split(folder, folds=2)
+        steps = split_and_die(10**6)
+        assert int(process.stdout.readline()) == 0
         assert tree_bytes(folder) == new
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["reference", "set", "victim"]
         shutil.rmtree(folder)
+        for moment in [0, 1, 3, 5, 6, steps // 2, *range(steps - 7, steps)]:
+            shutil.copytree(standing, folder)
+            assert split_and_die(moment) == -signal.SIGKILL
+            assert tree_bytes(folder) in (old, new)
+            split(folder, folds=2)
+            assert tree_bytes(folder) == new
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["reference", "set", "victim"]
+            shutil.rmtree(folder)
+        process.stdin.close()
 
 
 def test_a_running_build_is_not_disturbed_and_its_finished_clips_stay(standing: Path) -> None:
@@ -338,10 +367,8 @@ def test_a_split_made_by_frame_is_reported_refused_and_allowed_on_request(standi
     found = {finding.id: finding for finding in usdata.audit(standing).findings}
     for name in ("leakage-groups", "leakage-videos", "leakage-duplicates"):
         assert found[name].level == "error"
-    gate = [sys.executable, "-m", "usdata", "audit", str(standing), "--fail-on", "leakage"]
-    assert subprocess.run(gate, cwd=REPOSITORY, capture_output=True).returncode == 3
-    looked = [sys.executable, "-m", "usdata", "split", str(standing), "--published", str(table), "--fail", "--json"]
-    result = subprocess.run(looked, cwd=REPOSITORY, capture_output=True, text=True)
+    assert run_here("usdata", "audit", standing, "--fail-on", "leakage").returncode == 3
+    result = run_here("usdata", "split", standing, "--published", table, "--fail", "--json")
     assert result.returncode == 3
     assert json.loads(result.stdout)["leaks"]["checked"]["videos"] == 12
 

@@ -3,13 +3,13 @@
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from tests.command_lines import run_here
 from usdata import manifest
 from usdata.building import build
 from usdata.manifest import FRAMES
@@ -19,13 +19,13 @@ from usdata.validating.terminal import print_validation
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "usdata", *arguments], capture_output=True, text=True, check=False)
+    return run_here("usdata", *arguments)
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("terminal")
-    raw = phantom(folder / "raw", videos=3, seed=5).out
+    raw = phantom(folder / "raw", videos=3, seed=5, size=160, frames=24).out
     return build("phantom", raw=raw, out=folder / "set", workers=1).out
 
 

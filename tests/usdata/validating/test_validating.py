@@ -24,7 +24,7 @@ Rows = list[dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return phantom(tmp_path_factory.mktemp("validate") / "raw", videos=10, seed=3).out
+    return phantom(tmp_path_factory.mktemp("validate") / "raw", videos=10, seed=3, size=160, frames=24).out
 
 
 @pytest.fixture(scope="module")
