@@ -73,7 +73,9 @@ def test_own_reader_in_the_package(tmp_path: Path, capture: tuple[Path, np.ndarr
         changed, number = re.subn(opening, lambda found, row=row: f"{found[1]}{row[1].rstrip(',')}, ", changed)
         assert number == 1
     identify.write_text(changed)
-    opener = next(block.text for block in blocks_of(GUIDE / "own-reader.md") if "return CaptureClip(path)" in block.text and block.marker == "not run")
+    opener = next(
+        block.text for block in blocks_of(GUIDE / "own-reader.md") if "return CaptureClip(path)" in block.text and block.marker == "not run"
+    )
     readers = source / "usdata" / "readers" / "__init__.py"
     readers.write_text(readers.read_text().replace("    raise _refusal(path, kind)\n", f"{opener}    raise _refusal(path, kind)\n"))
     cut = path.with_name("cut.cap")
