@@ -81,8 +81,7 @@ def train(run: Run, feed: Feed, position: Position, steps: int) -> Position:
     agreed_stop = distributed.StopAgreement()
     warned = False
     said = time.monotonic()
-    with progress("pretraining", steps, "steps") as advance, run.stop.deferred():
-        advance(position.step)
+    with progress("pretraining", steps, "steps", done=position.step) as advance, run.stop.deferred():
         waiting = time.monotonic()
         for batch in feed(position.epoch, position.batch):
             meter.waited(time.monotonic() - waiting)

@@ -52,20 +52,21 @@ def time_in_words(seconds: float) -> str:
 
 
 @contextmanager
-def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def progress(description: str, total: int, unit: str, *, done: int = 0) -> Iterator[Callable[[int], None]]:
     """A progress display; the value is a function that is told how many more units are done.
 
     Args:
         description: What is being done, as a verb phrase ("reading clips").
         total: How many units there are.
         unit: Their name in the plural ("clips").
+        done: How many were done before, which say nothing of the rate.
     """
     if sys.stderr.isatty():
-        with _rich_bar(description, total, unit) as advance_bar:
+        with _rich_bar(description, total, unit, done) as advance_bar:
             yield advance_bar
         return
     start = last = time.monotonic()
-    done = 0
+    before = done
 
     def advance(count: int) -> None:
         nonlocal done, last
@@ -73,18 +74,19 @@ def progress(description: str, total: int, unit: str) -> Iterator[Callable[[int]
         now = time.monotonic()
         if now - last >= max(PLAIN_LINE_INTERVAL_S, PLAIN_LINE_SHARE * (now - start)) and done < total:
             last = now
-            rate = done / (now - start)
+            rate = (done - before) / (now - start)
             left = time_in_words((total - done) / rate if rate else float("inf"))
             say(f"{description}: {done} of {total} {unit}, {rate_in_words(rate, unit)}, {left} left")
 
     yield advance
     seconds = time.monotonic() - start
-    if seconds >= 2 and done:
-        say(f"{description}: {done} {unit} in {f'{seconds:.1f} s' if seconds < 60 else time_in_words(seconds)}")
+    if seconds >= 2 and done > before:
+        of_all = f" ({done} in all)" if before else ""
+        say(f"{description}: {done - before} {unit} in {f'{seconds:.1f} s' if seconds < 60 else time_in_words(seconds)}{of_all}")
 
 
 @contextmanager
-def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _rich_bar(description: str, total: int, unit: str, done: int) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -95,7 +97,7 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[[int
 
     columns = [TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
     with Progress(*columns, console=Console(stderr=True), expand=True) as bar:
-        task = bar.add_task(description, total=total)
+        task = bar.add_task(description, total=total, completed=done)
 
         def advance(count: int) -> None:
             bar.advance(task, count)

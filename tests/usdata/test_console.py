@@ -48,3 +48,15 @@ def test_lines_of_a_long_run_come_less_and_less_often(monkeypatch: pytest.Monkey
     assert 100 < len(done) < 300
     assert max(after - before for before, after in pairwise(done)) <= 0.03 * 4000
     assert last == "training: 4000 epochs in 10 h 0 min"
+
+
+def test_what_was_done_before_says_nothing_of_the_rate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    monkeypatch.setattr(console.time, "monotonic", lambda: now)
+    with console.progress("training", 1000, "steps", done=900) as advance:
+        for _ in range(100):
+            now += 0.5
+            advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "training: 920 of 1000 steps, 2.0 steps/s, 40 s left"
+    assert lines[-1] == "training: 100 steps in 50.0 s (1000 in all)"
