@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from usdata.errors import RecipeError, nearest
 from usdata.recipe import Recipe, VideoField
@@ -39,7 +40,7 @@ def load_recipe(recipe: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     values = _load_values(recipe, seen=())
     for override in overrides:
         _apply_override(values, override)
-    return _validated(values, subject=str(recipe))
+    return _validated(values, str(recipe), overrides)
 
 
 def _load_values(recipe: str | Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -158,16 +159,23 @@ def _item(place: list[Any], part: str, override: str) -> Any:
     return place[int(part)]
 
 
-def _validated(values: dict[str, Any], subject: str) -> Recipe:
+def _validated(values: dict[str, Any], recipe: str, overrides: Sequence[str]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        raise RecipeError(subject, *explain_validation(error, Recipe)) from None
+        place = ".".join(str(part) for part in _first(error)["loc"] if part != "[key]") + "."
+        wrong = next((override for override in reversed(overrides) if place.startswith(override.partition("=")[0] + ".")), None)
+        raise RecipeError(recipe if wrong is None else f"--set {wrong}", *explain_validation(error, Recipe)) from None
+
+
+def _first(error: ValidationError) -> ErrorDetails:
+    """The error that is told: an unknown key before all others."""
+    return next((e for e in error.errors() if e["type"] == "extra_forbidden" or e["loc"][-1:] == ("[key]",)), error.errors()[0])
 
 
 def explain_validation(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
     """The first validation error as (reason, advice); an unknown key comes with the nearest known one."""
-    first = next((e for e in error.errors() if e["type"] == "extra_forbidden" or e["loc"][-1:] == ("[key]",)), error.errors()[0])
+    first = _first(error)
     place = ".".join(str(part) for part in first["loc"]) or "the recipe"
     if first["type"] == "literal_error" and first["loc"][-1:] == ("[key]",):
         wrong = str(first["loc"][-2])

@@ -170,3 +170,24 @@ def test_wrong_keys_of_layouts_and_sampling_are_named(keys: str, said: str, tmp_
     with pytest.raises(RecipeError) as caught:
         load_recipe(write(tmp_path, f"name: x\nsources: [{{name: a, {keys}}}]\n"))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "subject"),
+    [
+        ("folds.cnt=3", "--set folds.cnt=3: unknown key 'folds.cnt'; did you mean 'count'?"),
+        ("folds.count=three", "--set folds.count=three: 'folds.count'"),
+        ("sources.0.sampling.hz=-1", "--set sources.0.sampling.hz=-1: "),
+    ],
+)
+def test_a_wrong_override_is_blamed_and_not_the_file(override: str, subject: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe("phantom", ["split.test=0.5", override])
+    assert str(caught.value).startswith(subject)
+
+
+def test_a_wrong_file_is_blamed_whatever_is_overridden(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("name: mine\nfolds: {cnt: 3}\nsources: [{name: mine, layout: files}]\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "mine.yaml", ["split.test=0.5"])
+    assert str(caught.value).startswith(f"{tmp_path / 'mine.yaml'}: unknown key 'folds.cnt'")
