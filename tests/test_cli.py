@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.command_lines import run_here
 from usdata import phantoms
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -118,7 +119,7 @@ def test_audit_names_the_truncated_file_and_fail_on_leaves_with_3(phantom: Path)
 
 def test_a_set_can_be_moved(phantom: Path, tmp_path: Path) -> None:
     shutil.copytree(phantom / "set", tmp_path / "elsewhere")
-    assert run("usdata", "audit", tmp_path / "elsewhere").returncode == 0
+    assert run_here("usdata", "audit", tmp_path / "elsewhere").returncode == 0
 
 
 def test_recipes_are_listed_and_printed() -> None:
