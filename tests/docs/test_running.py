@@ -95,7 +95,9 @@ def run_page(page: Path, folder: Path, kit: Kit) -> list[tuple[float, str]]:
                 for name in re.findall(r"\"([\w.-]+?)[/\"]", command):
                     if not (folder / name).exists():
                         kit.place(name, folder / name)
-                arguments = [str(kit.programs / "python"), "-c", command]
+                # Beside a CPU build of torch, PyPI's torchvision imports only so.
+                first = "import uscl.torchvision_compat\n" if "import torchvision" in command else ""
+                arguments = [str(kit.programs / "python"), "-c", first + command]
             elif command.startswith("export "):
                 name, _, value = shlex.split(command)[1].partition("=")
                 environment[name] = value

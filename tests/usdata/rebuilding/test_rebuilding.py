@@ -24,7 +24,7 @@ from usdata.validating import validate
 
 def tree(folder: Path) -> dict[str, bytes]:
     """Everything in a data set but the journals of its build."""
-    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and ".steps" not in path.parts]
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and not {".steps", ".cache"} & set(path.parts)]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
