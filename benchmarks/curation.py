@@ -1,4 +1,4 @@
-"""Does curation help? The same pretraining on a set as its recipe has it, and on one curated otherwise: docs/results/curation.md.
+"""Does curation help? The same pretraining on a set as its recipe has it, and on one curated otherwise: docs/results/comparison.md.
 
     python benchmarks/curation.py CLIPS OUT [--recipes ivpp-vicreg] [--seeds 3] [--epochs 60]
 
