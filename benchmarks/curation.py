@@ -63,15 +63,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("clips", type=Path, help="folder with covid_blues/ and pocus_lung/")
     parser.add_argument("out", type=Path)
     parser.add_argument("--recipes", nargs="*", default=["ivpp-vicreg"])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=60)
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--precision", default="bfloat16")
-    parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
-    parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="[RECIPE:]A.B=C", help="besides Adam's")
+    methods.training_options(parser)
     asked = parser.parse_args()
-    asked.overrides = [*ADAM, *asked.overrides]
+    asked.overrides = [*ADAM, *asked.overrides]  # what is given comes last and wins
     asked.phantom = False
     return asked
 

@@ -56,6 +56,15 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--phantom", action="store_true", help="simulated clips; CLIPS is left out")
     parser.add_argument("--recipes", nargs="*", help="by default all")
+    training_options(parser)
+    asked = parser.parse_args()
+    if not asked.phantom and asked.clips is None:
+        parser.error("CLIPS is missing")
+    return asked
+
+
+def training_options(parser: argparse.ArgumentParser) -> None:
+    """What `pretrain` reads of the arguments."""
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--image-size", type=int, default=64)
@@ -63,10 +72,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--processes", type=int, default=2, help="runs at once, a thread each")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="[RECIPE:]A.B=C", help="for all recipes or one")
-    asked = parser.parse_args()
-    if not asked.phantom and asked.clips is None:
-        parser.error("CLIPS is missing")
-    return asked
 
 
 def sets(asked: argparse.Namespace) -> tuple[Path, Path, list[str]]:

@@ -13,9 +13,8 @@ from uscl.methods import Facts, make_method
 from uscl.train import pretrain
 
 
-@pytest.mark.parametrize(
-    ("part", "classifier_on"), [(1, "features"), (2, "features"), (3, "features"), (5, "features"), (1, "projections"), (3, "projections")]
-)
+@pytest.mark.parametrize("part", [1, 2, 3, 5])
+@pytest.mark.parametrize("classifier_on", ["features", "projections"])
 def test_it_is_the_gradient_of_the_whole_batchs_loss(part: int, classifier_on: str) -> None:
     config = load_config("uscl", [f"labels.classifier_on={classifier_on}"])
     method = make_method(config, 3)[0].double().train()

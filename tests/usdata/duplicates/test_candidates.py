@@ -130,7 +130,7 @@ def test_a_flat_picture_is_like_nothing() -> None:
 
 @needs_faiss
 def test_the_index_finds_what_the_exact_search_keeps_of_planted_pairs() -> None:
-    clips = made(2000, seed=8, patients=200)
+    clips = made(3000, seed=8, patients=200)
     clips[1500:1800] = copies(clips[:300], seed=9, noise=0.7)
     planted = {(place, 1500 + place) for place in range(300)}
     exact, found = ({(each.a, each.b): each for each in candidates.candidates(clips, indexed=indexed)} for indexed in (False, True))

@@ -32,7 +32,7 @@ PUBLISHED = {
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(us4, "plan_us4", lambda seed: plan_us4(seed)[::63])
+        patched.setattr(us4, "plan_us4", lambda seed: plan_us4(seed)[::53])
         write_us4(folder / "tree", seed=0, workers=1)
     return usdata.build("us4", raw=folder / "tree", out=folder / "set", workers=1).out
 
