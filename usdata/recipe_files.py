@@ -164,7 +164,8 @@ def _validated(values: dict[str, Any], recipe: str, overrides: Sequence[str]) ->
         return Recipe.model_validate(values)
     except ValidationError as error:
         place = ".".join(str(part) for part in _first(error)["loc"] if part != "[key]") + "."
-        wrong = next((override for override in reversed(overrides) if place.startswith(override.partition("=")[0] + ".")), None)
+        keys = {override: override.partition("=")[0] + "." for override in reversed(overrides)}
+        wrong = next((override for override, key in keys.items() if place.startswith(key) or key.startswith(place)), None)
         raise RecipeError(recipe if wrong is None else f"--set {wrong}", *explain_validation(error, Recipe)) from None
 
 

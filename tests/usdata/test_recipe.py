@@ -176,6 +176,7 @@ def test_wrong_keys_of_layouts_and_sampling_are_named(keys: str, said: str, tmp_
     ("override", "subject"),
     [
         ("folds.cnt=3", "--set folds.cnt=3: unknown key 'folds.cnt'; did you mean 'count'?"),
+        ("fold.count=3", "--set fold.count=3: unknown key 'fold'; did you mean 'folds'?"),
         ("folds.count=three", "--set folds.count=three: 'folds.count'"),
         ("sources.0.sampling.hz=-1", "--set sources.0.sampling.hz=-1: "),
     ],
