@@ -5,8 +5,9 @@ spacing and device. Guarantees: the file is read frame by frame; sizes, counts, 
 file before they are followed; a frame that is damaged or missing costs that frame, and the others keep their times; nothing of the header
 but manufacturer and model leaves, in messages neither.
 
-pydicom parses the header up to the pixels; where frames lie is found here, since a damaged file must give the frames that are whole, one
-at a time. How one frame's bytes become a picture is in `dicom_pixels`, what the header tells beside in `dicom_facts`.
+pydicom parses the header up to the pixels; where frames lie is found here, and in `dicom_fragments` for compressed ones, since a damaged
+file must give the frames that are whole, one at a time. `dicom_codecs` decodes a frame, `dicom_pixels` makes a picture of it, `dicom_facts`
+has what the header tells beside.
 """
 
 from __future__ import annotations
@@ -14,15 +15,12 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -33,8 +31,10 @@ from pydicom.uid import UID, UID_dictionary
 
 from usdata.errors import ReadError
 from usdata.readers.base import MAX_CONSECUTIVE_ERRORS, Clip, ClipInfo, Decoded, reading
+from usdata.readers.dicom_codecs import decoder
 from usdata.readers.dicom_facts import Timing, decimals, frame_times, places, text_of, value_of
-from usdata.readers.dicom_pixels import STARTS, Layout, Picture, decoder, layout_of, native_picture, renderer
+from usdata.readers.dicom_fragments import UNDEFINED_LENGTH, JoinedFragments, PixelElement, find_fragments, first_fragments, read_at
+from usdata.readers.dicom_pixels import Layout, Picture, layout_of, native_picture, renderer
 from usdata.readers.identify import identify_bytes
 from usdata.readers.packets import PacketDigest
 from usdata.readers.video import PyavClip
@@ -58,11 +58,8 @@ _CODECS = {_IMPLICIT: "native", _EXPLICIT: "native", _BIG_ENDIAN: "native", f"{_
 # What a video reader calls a stream of such pictures.
 _CODEC_OF_PACKETS = {"jpeg": "mjpeg"}
 _JPEGXL_LOSSLESS = f"{_STANDARD}1.2.4.110"
-_UNDEFINED = 0xFFFFFFFF
 # Elements above this size stay in the file until they are asked for; palettes and frame time vectors lie below.
 _DEFERRED_BYTES = 1 << 20
-# More than a day of video at 10 Hz; an index of them takes 16 MB.
-_MAX_FRAGMENTS = 1_000_000
 # A codec that does not gain anything may lose a little; four times the native size is no frame.
 _LARGEST_CODESTREAM = 4
 _SMALLEST_LIMIT = 1 << 20
@@ -104,19 +101,20 @@ def header_of(path: Path) -> FileDataset:
         return _parsed(path, file)[0]
 
 
-class _Element(NamedTuple):
-    """Where the pixel data lie: the first byte of the value, its declared length, and whether it is written as 16-bit words."""
-
-    start: int
-    length: int
-    in_words: bool
-
-
 class DicomClip(Clip):
     """Frames of a DICOM file, each read and decoded when it is its turn."""
 
     def __init__(
-        self, path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, element: _Element, codec: str, syntax: str, *, colour: bool
+        self,
+        path: Path,
+        file: BinaryIO,
+        dataset: FileDataset,
+        layout: Layout,
+        element: PixelElement,
+        codec: str,
+        syntax: str,
+        *,
+        colour: bool,
     ) -> None:
         super().__init__(path)
         self._colour = colour
@@ -270,7 +268,7 @@ def _codec_of(path: Path, syntax: str) -> str:
     return codec
 
 
-def _pixel_element(path: Path, file: BinaryIO, dataset: FileDataset) -> _Element:
+def _pixel_element(path: Path, file: BinaryIO, dataset: FileDataset) -> PixelElement:
     """The header of the element at which pydicom stopped.
 
     Raises:
@@ -287,7 +285,7 @@ def _pixel_element(path: Path, file: BinaryIO, dataset: FileDataset) -> _Element
             raise ReadError(path, "is DICOM that ends before its picture", _ADVICE)
         raise ReadError(path, f"is DICOM without a picture ({_what_it_is(path, dataset)})", "leave it out")
     length = int.from_bytes(head[4:8] if implicit else head[8:12], order)  # type: ignore[arg-type]
-    return _Element(file.tell() - len(head) + (8 if implicit else 12), length, implicit or head[4:6] == b"OW")
+    return PixelElement(file.tell() - len(head) + (8 if implicit else 12), length, implicit or head[4:6] == b"OW")
 
 
 def _what_it_is(path: Path, dataset: FileDataset) -> str:
@@ -306,7 +304,7 @@ def _declared_frames(path: Path, dataset: FileDataset) -> tuple[int | None, list
     return int(number), []
 
 
-def _full_chroma(layout: Layout, element: _Element, declared: int | None) -> tuple[Layout, list[str]]:
+def _full_chroma(layout: Layout, element: PixelElement, declared: int | None) -> tuple[Layout, list[str]]:
     """Pixels that are said to share their colours (4:2:2), and by the length of the data do not."""
     full = layout.rows * layout.columns * 3
     if layout.photometric != "YBR_FULL_422" or element.length // full != (declared or 1):
@@ -321,9 +319,9 @@ def _after_codec(photometric: str, codec: str, syntax: str) -> str:
     return photometric
 
 
-def _native(path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, element: _Element, declared: int | None) -> _Source:
+def _native(path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, element: PixelElement, declared: int | None) -> _Source:
     """Frames of one size, one after another; how many are whole is the file's to tell."""
-    if element.length == _UNDEFINED:
+    if element.length == UNDEFINED_LENGTH:
         raise ReadError(path, "its header says that its pixels are not compressed, and they are in packets", _ADVICE)
     if layout.photometric.endswith("_422") and (layout.columns % 2 or layout.bits_allocated != 8):
         raise ReadError(path, f"its {layout.photometric} pixels are {layout.columns} a row of {layout.bits_allocated} bits", _ADVICE)
@@ -347,68 +345,12 @@ def _native(path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, el
     return _Source(whole if declared is None else min(whole, declared), read, fault)
 
 
-class _Fragments(NamedTuple):
-    """The packets of encapsulated pixel data.
-
-    Attributes:
-        starts: Offset in the file of each packet's first byte.
-        lengths: Bytes of each.
-        table: The basic offset table's entries.
-        fault: Why the list ends before its end.
-        whole: It ends behind a packet: nothing but the end mark need be missing.
-    """
-
-    starts: array[int]
-    lengths: array[int]
-    table: array[int]
-    fault: str | None
-    whole: bool
-
-
-def _fragments(path: Path, file: BinaryIO, element: _Element, *, partial_packet: bool = False) -> _Fragments:
-    """The packets by their headers alone (PS3.5 A.4).
-
-    One that reaches beyond the file is left out, or with `partial_packet` taken to the file's end, as the one packet of a video must be.
-    """
-    if element.length != _UNDEFINED:
-        raise ReadError(path, "its header says that its pixels are compressed, and they are not in packets", _ADVICE)
-    end = os.fstat(file.fileno()).st_size
-    starts, lengths, table = array("Q"), array("Q"), array("I")
-    position, is_table, fault = element.start, True, None
-    while True:
-        file.seek(position)
-        head = file.read(8)
-        length = int.from_bytes(head[4:], "little")
-        if head[:4] == b"\xfe\xff\xdd\xe0":
-            break
-        if len(head) < 8 or head[:4] != b"\xfe\xff\x00\xe0":
-            fault = "the pixel data break off" if len(head) < 8 else "a packet of the pixel data has no header"
-            break
-        if position + 8 + length > end:
-            fault = "the last packet of the pixel data is cut short"
-            if partial_packet and not is_table:
-                starts.append(position + 8)
-                lengths.append(end - position - 8)
-            break
-        if len(starts) >= _MAX_FRAGMENTS:
-            fault = f"the pixel data hold more than {_MAX_FRAGMENTS} packets"
-            break
-        if is_table:
-            table.frombytes(file.read(length - length % 4) if length <= 4 * _MAX_FRAGMENTS else b"")
-            is_table = False
-        else:
-            starts.append(position + 8)
-            lengths.append(length)
-        position += 8 + length
-    return _Fragments(starts, lengths, table, fault, not head)
-
-
 def _encapsulated(
-    path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, element: _Element, declared: int | None, codec: str
+    path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, element: PixelElement, declared: int | None, codec: str
 ) -> _Source:
     """Frames of one packet or several."""
-    fragments = _fragments(path, file, element)
-    firsts = _first_fragments(path, file, dataset, fragments, declared, codec)
+    fragments = find_fragments(path, file, element)
+    firsts = first_fragments(path, file, dataset, fragments, declared, codec)
     fault = fragments.fault
     count = len(firsts)
     if declared is not None and count >= declared and (fragments.whole or len(fragments.starts) == declared):
@@ -423,88 +365,16 @@ def _encapsulated(
         size = sum(fragments.lengths[member] for member in members)
         if size > limit:
             raise ValueError(f"it claims {size} bytes, which no picture of this size takes")
-        return b"".join(_at(file, fragments.starts[member], fragments.lengths[member]) for member in members)
+        return b"".join(read_at(file, fragments.starts[member], fragments.lengths[member]) for member in members)
 
     return _Source(count, read, fault)
 
 
-def _first_fragments(
-    path: Path, file: BinaryIO, dataset: FileDataset, fragments: _Fragments, declared: int | None, codec: str
-) -> list[int]:
-    """The number of each frame's first packet.
-
-    By the first of these that can be true: one packet a frame, as RLE always is; an offset table of which every entry is the start of a
-    packet; the packets that begin with a codestream's first bytes; all packets as one frame.
-    """
-    packets = len(fragments.starts)
-    if codec == "rle" or packets == declared or packets <= 1:
-        return list(range(packets))
-    items = {start - 8: number for number, start in enumerate(fragments.starts)}
-    base, end = fragments.starts[0] - 8, fragments.starts[-1] + fragments.lengths[-1]
-    extended = value_of(path, dataset, "ExtendedOffsetTable")
-    for offsets in (fragments.table, np.frombuffer(extended, "<u8").tolist() if extended and len(extended) % 8 == 0 else []):
-        # A cut file lacks the packets of its last frames.
-        numbers = [items.get(base + offset, -1) for offset in offsets if fragments.fault is None or base + offset < end]
-        if numbers and numbers[0] == 0 and all(one < other for one, other in pairwise(numbers)):
-            return numbers
-    starts = STARTS.get(codec, ())
-    heads = [
-        number for number in range(packets) if _at(file, fragments.starts[number], min(fragments.lengths[number], 12)).startswith(starts)
-    ]
-    return heads if heads and heads[0] == 0 else [0]
-
-
-def _at(file: BinaryIO, start: int, size: int) -> bytes:
-    file.seek(start)
-    return file.read(size)
-
-
-class _Joined(io.RawIOBase):
-    """The packets of a video as one seekable file, read where it is asked for."""
-
-    def __init__(self, file: BinaryIO, fragments: _Fragments) -> None:
-        super().__init__()
-        self._file = file
-        self._starts = fragments.starts
-        # Where each packet begins in the whole, and where the last ends.
-        self._places = array("Q", accumulate(fragments.lengths, initial=0))
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._places[-1]}[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def readinto(self, buffer: Any, /) -> int:
-        if self._position >= self._places[-1]:
-            return 0
-        packet = bisect_right(self._places, self._position) - 1
-        inside = self._position - self._places[packet]
-        size = min(len(buffer), self._places[packet + 1] - self._position)
-        data = _at(self._file, self._starts[packet] + inside, size)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def _open_video(path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, element: _Element, *, colour: bool) -> Clip:
-    fragments = _fragments(path, file, element, partial_packet=True)
+def _open_video(path: Path, file: BinaryIO, dataset: FileDataset, layout: Layout, element: PixelElement, *, colour: bool) -> Clip:
+    fragments = find_fragments(path, file, element, partial_packet=True)
     if not fragments.starts:
         raise ReadError(path, f"is DICOM of a video without its data ({fragments.fault or 'there is none'})", _ADVICE)
-    joined = io.BufferedReader(_Joined(file, fragments), 1 << 16)
+    joined = io.BufferedReader(JoinedFragments(file, fragments), 1 << 16)
     head = joined.read(4096)
     joined.seek(0)
     # FFmpeg goes by content, and would follow a list of other files.

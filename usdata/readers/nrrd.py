@@ -16,23 +16,9 @@ import numpy as np
 
 from usdata.errors import ReadError
 from usdata.readers.base import Clip, reading
-from usdata.readers.raw_frames import (
-    RawData,
-    Stack,
-    StackClip,
-    check_companion,
-    check_shape,
-    companion,
-    decimals,
-    declared_range,
-    header_lines,
-    one_axis_of_frames,
-    plain_word,
-    spacing,
-    start_from_end,
-    stored_pictures,
-    whole_numbers,
-)
+from usdata.readers.raw_data import RawData, check_companion, check_shape, companion, start_from_end, stored_pictures
+from usdata.readers.raw_frames import Stack, StackClip
+from usdata.readers.raw_headers import decimals, declared_range, header_lines, one_axis_of_frames, plain_word, spacing, whole_numbers
 from usdata.readers.tracked import TrackedFields, check_is_pictures
 
 _ADVICE = "get the file again, or leave it out"

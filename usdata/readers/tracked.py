@@ -13,7 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from usdata.errors import ReadError
-from usdata.readers.raw_frames import FrameFacts, plain_word
+from usdata.readers.raw_frames import FrameFacts
+from usdata.readers.raw_headers import plain_word
 
 # A sequence whose numbers are noise must not fill the memory.
 _MAX_DESCRIBED_FRAMES = 500_000

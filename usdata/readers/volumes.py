@@ -20,18 +20,9 @@ import numpy as np
 
 from usdata.errors import ReadError
 from usdata.readers.base import Clip, reading
-from usdata.readers.raw_frames import (
-    Finding,
-    FrameFacts,
-    RawData,
-    Stack,
-    StackClip,
-    check_shape,
-    one_axis_of_frames,
-    spacing,
-    stored_pictures,
-    usable_range,
-)
+from usdata.readers.raw_data import Finding, RawData, check_shape, stored_pictures
+from usdata.readers.raw_frames import FrameFacts, Stack, StackClip
+from usdata.readers.raw_headers import one_axis_of_frames, spacing, usable_range
 
 _ADVICE = "get the file again, or leave it out"
 _INSTALL = "pip install 'usdata-uscl[volumes]'"

@@ -26,7 +26,8 @@ from uscl.evaluation.report import (
 )
 from uscl.evaluation.reporting import charts
 from uscl.evaluation.reporting.collection import MAIN_METRIC, Evaluation, answer_of_all, main_comparisons, main_entries
-from uscl.evaluation.reporting.pictures import NEIGHBOURS, NEIGHBOURS_COUNTED, Pictures
+from uscl.evaluation.reporting.coloured_maps import NEIGHBOURS_COUNTED
+from uscl.evaluation.reporting.pictures import NEIGHBOURS, Pictures
 from usdata.console import safe_text
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

@@ -7,51 +7,37 @@ were written.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from uscl.backbones import Backbone, ResNet
 from uscl.config import BACKBONES
 from uscl.evaluation.features import pooled_features, weights_digest
 from uscl.evaluation.report import called, percent
-from uscl.evaluation.reporting import charts
 from uscl.evaluation.reporting.collection import Evaluation, main_entries
-from uscl.evaluation.reporting.feature_map import principal_components, tsne
+from uscl.evaluation.reporting.coloured_maps import NEIGHBOURS_COUNTED, FeatureMap, draw_maps
 from uscl.evaluation.reporting.heat import evidence, fit_probe, last_maps, share_outside
-from uscl.evaluation.reporting.neighbours import nearest_videos, shared_by_neighbours
-from uscl.evaluation.selection import column_values
+from uscl.evaluation.reporting.neighbours import nearest_videos
+from uscl.evaluation.reporting.thumbnails import OUTLINE_SIDE, data_uri, overlaid, thumbnail
 from uscl.field_of_view import field_of_view_mask
-from uscl.frames import FrameStore, open_store, read_gray
+from uscl.frames import FrameStore, open_store
 from uscl.models import load_backbone
-from usdata.errors import DataSetError, UserError, nearest
-from usdata.manifest import DataSet, is_inside
+from usdata.errors import UserError, nearest
+from usdata.manifest import DataSet
 
 MISTAKES = 12
 MISTAKES_WITH_HEAT = 6
 SUREST = 6
 QUERIES = 4
 NEIGHBOURS = 5
-NEIGHBOURS_COUNTED = 10
-MAP_FRAMES = 1500
 OUTSIDE_FRAMES = 400
-THUMBNAIL_HEIGHT = 160
-THUMBNAIL_ASPECT = (0.6, 1.8)
-JPEG_QUALITY = 80
-HEAT_OPACITY = 0.65
-OUTLINE_SIDE = 4 * THUMBNAIL_HEIGHT
-OUTLINE = (215, 195, 90)  # blue, green, red
 # Probabilities of a probe that was fitted again on another machine differ by the solver's tolerance, not by more.
 TOLERANCE = 0.01
-MOST_VALUES = charts.COLOURS
-NOT_KNOWN = "not known"
 
 
 @dataclass(frozen=True)
@@ -120,25 +106,6 @@ class Gallery:
 
 
 @dataclass(frozen=True)
-class FeatureMap:
-    """Maps of one of the weights' features, coloured by a column.
-
-    Attributes:
-        weights: Whose.
-        column: Of the manifest.
-        drawings: Name of the method and its picture.
-        legend: Of the colours.
-        near: Share of nearest frames of other groups with the same value, and of any frames; None: cannot be told.
-    """
-
-    weights: str
-    column: str
-    drawings: list[tuple[str, Markup]]
-    legend: Markup
-    near: tuple[float, float] | None
-
-
-@dataclass(frozen=True)
 class Pictures:
     """All pictures of an evaluation, and what could not be drawn."""
 
@@ -189,7 +156,7 @@ def worst_mistakes(evaluation: Evaluation, weights: str, dataset: DataSet, count
     """The frames with the highest confidence in a wrong class, with their pictures and without heat."""
     rows = _row_numbers(dataset)
     found = chosen(evaluation.predictions, weights, right=False, count=count).to_dict("records")
-    return OfWeights(weights, [_shown(entry, _data_uri(thumbnail(dataset, rows[str(entry["frame_id"])]))) for entry in found])
+    return OfWeights(weights, [_shown(entry, data_uri(thumbnail(dataset, rows[str(entry["frame_id"])]))) for entry in found])
 
 
 def named_mistakes(evaluation: Evaluation, weights: str, count: int = MISTAKES) -> OfWeights:
@@ -271,7 +238,9 @@ def draw(
         pooled[name] = pooled_features(backbone, store, rows, name=called(name))
         drawn, said = _with_heat(evaluation, name, own, backbone, pooled[name], dataset, store, rows)
         of_weights.append(drawn)
-        mapped, unmapped = _maps(name, own, pooled[name], dataset, rows, ["label", *(column for column in colours if column != "label")])
+        mapped, unmapped = draw_maps(
+            name, own, pooled[name], dataset, rows, ["label", *(column for column in colours if column != "label")]
+        )
         maps += mapped
         notes += [line for line in [*said, *unmapped] if line not in notes]
         advance(1)
@@ -279,52 +248,6 @@ def draw(
         notes.append("Neighbours and maps are of the features before fine-tuning: the trained networks are not kept.")
     galleries = _galleries(evaluation, of_weights, pooled, dataset, rows_of)
     return Pictures(of_weights, galleries, maps, notes)
-
-
-def thumbnail(dataset: DataSet, row: int) -> NDArray[np.uint8]:
-    """(160, w, 3) the frame as the data set stores it, in its own proportions (0.6 to 1.8 at most)."""
-    path = str(dataset.frames["path"].iloc[row])
-    if not is_inside(path):
-        raise DataSetError(dataset.folder, f"its manifest names an image outside the set ({path})", "do not use this data set")
-    gray = read_gray(dataset.folder / path)
-    aspect = float(np.clip(gray.shape[1] / gray.shape[0], *THUMBNAIL_ASPECT))
-    shrinks = gray.shape[0] > THUMBNAIL_HEIGHT
-    way = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
-    small = cv2.resize(gray, (round(THUMBNAIL_HEIGHT * aspect), THUMBNAIL_HEIGHT), interpolation=way)
-    return np.asarray(cv2.cvtColor(small, cv2.COLOR_GRAY2BGR), dtype=np.uint8)
-
-
-def overlaid(
-    small: NDArray[np.uint8], heat: NDArray[np.float32], inside: NDArray[np.bool_] | None, finer: NDArray[np.bool_] | None = None
-) -> NDArray[np.uint8]:
-    """A thumbnail (h, w, 3) under its heat (size, size), which is left out outside the field of view, whose outline is drawn.
-
-    Args:
-        small: The thumbnail.
-        heat: (size, size), never negative.
-        inside: (size, size) the field of view; None: not known, and all heat is drawn.
-        finer: The same with more pixels, for a smooth edge.
-
-    The heat is scaled to its own largest value inside, so colours tell where, not how much.
-    """
-    height, width = small.shape[:2]
-    # The largest value inside sets the scale; what is outside is cut off after the resizing, so that the edge keeps its heat.
-    largest = float(heat.max() if inside is None else np.where(inside, heat, 0).max())
-    scaled = cv2.resize(np.asarray(heat / max(largest, 1e-12), dtype=np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
-    mask = (
-        None
-        if inside is None
-        else cv2.resize((inside if finer is None else finer).astype(np.float32), (width, height), interpolation=cv2.INTER_AREA)
-    )
-    if mask is not None:
-        scaled = np.where(mask >= 0.5, scaled, 0)
-    coloured = cv2.applyColorMap(np.asarray(255 * np.clip(scaled, 0, 1), dtype=np.uint8), cv2.COLORMAP_INFERNO)
-    opacity = (HEAT_OPACITY * np.clip(scaled, 0, 1))[..., None]
-    mixed = np.asarray(np.round(small * (1 - opacity) + coloured * opacity), dtype=np.uint8)
-    if mask is not None:
-        contours, _ = cv2.findContours((mask >= 0.5).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(mixed, contours, -1, OUTLINE, 1)
-    return mixed
 
 
 def _row_numbers(dataset: DataSet) -> dict[str, int]:
@@ -340,11 +263,6 @@ def _shown(entry: Mapping[Any, Any], picture: str) -> Shown:
         confidence=float(entry["confidence"]),
         picture=picture,
     )
-
-
-def _data_uri(pixels: NDArray[np.uint8]) -> str:
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode("ascii")
 
 
 def _masks(dataset: DataSet, store: FrameStore) -> Callable[..., NDArray[np.bool_] | None]:
@@ -410,14 +328,14 @@ def _with_heat(
     def picture(entry: Mapping[Any, Any]) -> Shown:
         number = position[str(entry["frame_id"])]
         small = thumbnail(dataset, int(rows[number]))
-        plain = _shown(entry, _data_uri(small))
+        plain = _shown(entry, data_uri(small))
         if number not in heats:
             return plain
         heat, inside = heats[number]
         share = share_outside(heat, inside) if inside is not None else None
         outline = mask(int(rows[number]), OUTLINE_SIDE) if mask is not None else None
         return Shown(
-            **{**vars(plain), "heat": _data_uri(overlaid(small, heat, inside, outline)), "outside": share, "silent": not heat.any()}
+            **{**vars(plain), "heat": data_uri(overlaid(small, heat, inside, outline)), "outside": share, "silent": not heat.any()}
         )
 
     drawn = [[picture(entry) for entry in table.to_dict("records")] for table in (mistakes, surest)]
@@ -472,7 +390,7 @@ def _galleries(
                             frame_id=str(frame_ids[row]),
                             group=str(groups[row]),
                             label=str(labels[row]),
-                            picture=_data_uri(thumbnail(dataset, rows_of[str(frame_ids[row])])),
+                            picture=data_uri(thumbnail(dataset, rows_of[str(frame_ids[row])])),
                             cosine=cosine,
                         )
                         for row, cosine in near
@@ -481,58 +399,3 @@ def _galleries(
             )
         found.append(Gallery(query, rows))
     return found
-
-
-def _maps(
-    name: str, own: pd.DataFrame, features: NDArray[np.float32], dataset: DataSet, rows: NDArray[np.int64], columns: Sequence[str]
-) -> tuple[list[FeatureMap], list[str]]:
-    """Maps by principal components and t-SNE, coloured by each of the columns; and what could not be drawn."""
-    kept = np.linspace(0, len(rows) - 1, min(MAP_FRAMES, len(rows))).astype(int)
-    features, frames = features[kept], dataset.frames.iloc[rows[kept]]
-    groups = own["independent_group"].to_numpy(dtype=str)[kept]
-    flat, shares = principal_components(features)
-    places = {"principal components": flat}
-    if (curved := tsne(features)) is not None:
-        places["t-SNE"] = curved
-    found, notes = [], []
-    for column in columns:
-        values = value_names(column_values(dataset, frames, column))
-        names, counts = np.unique(values, return_counts=True)
-        order = sorted(range(len(names)), key=lambda place: (-counts[place], names[place])) if not _binned(names) else range(len(names))
-        names = names[list(order)]
-        if len(names) < 2:
-            notes.append(f"No map by {column}: it is '{names[0]}' for every frame.")
-            continue
-        number_of = {text: number for number, text in enumerate(names.tolist())}
-        which = np.array([number_of[text] for text in values.tolist()], dtype=np.int64)
-        near = shared_by_neighbours(features, groups, values, NEIGHBOURS_COUNTED)
-        drawings = []
-        for method, place in places.items():
-            told = f" ({percent(shares[0])} and {percent(shares[1])} % of the variance)" if method == "principal components" else ""
-            shown = ", ".join(names[:MOST_VALUES])
-            said = f"{len(place)} frames by {method} of the features of {called(name)}{told}, coloured by {column}: {shown}"
-            drawings.append((f"{method}{told}", charts.feature_map(place, which, said=said)))
-        found.append(FeatureMap(name, column, drawings, charts.legend(names.tolist()), near))
-    return found, notes
-
-
-def value_names(values: pd.Series) -> NDArray[np.str_]:
-    """(n,) what each value of a column is called: lists joined, more than seven numbers cut into five parts of equal size."""
-    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values) and values.nunique() > MOST_VALUES:
-        edges = np.unique(np.quantile(values.dropna().to_numpy(dtype=np.float64), np.linspace(0, 1, 6)))
-        part = np.clip(np.searchsorted(edges, values.to_numpy(dtype=np.float64, na_value=np.nan), side="right") - 1, 0, len(edges) - 2)
-        texts = [f"{number + 1}: {edges[number]:.4g} to {edges[number + 1]:.4g}" for number in range(len(edges) - 1)]
-        return np.array([NOT_KNOWN if pd.isna(value) else texts[place] for value, place in zip(values, part, strict=True)], dtype=str)
-    return np.array([_value_name(value) for value in values], dtype=str)
-
-
-def _value_name(value: object) -> str:
-    if isinstance(value, list | tuple | np.ndarray):
-        return ", ".join(sorted(str(member) for member in value)) or "none"
-    if value is None or pd.isna(value):  # type: ignore[call-overload]
-        return NOT_KNOWN
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _binned(names: NDArray[np.str_]) -> bool:
-    return all(name == NOT_KNOWN or name[:2] == f"{place + 1}:" for place, name in enumerate(names.tolist()))

@@ -19,8 +19,10 @@ from tests.uscl.evaluation.texture_set import write_texture_set
 from uscl.cli import app
 from uscl.evaluation.reporting import report
 from uscl.evaluation.reporting.collection import Evaluation, answer_of_all, main_comparisons, read_evaluations
+from uscl.evaluation.reporting.coloured_maps import value_names
 from uscl.evaluation.reporting.page import render
-from uscl.evaluation.reporting.pictures import Pictures, chosen, overlaid, value_names
+from uscl.evaluation.reporting.pictures import Pictures, chosen
+from uscl.evaluation.reporting.thumbnails import overlaid
 from usdata.errors import UserError
 
 HOSTILE = '<script src="http://evil.example/x.js"></script>'
