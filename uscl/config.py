@@ -7,7 +7,7 @@ disagree, they are the paper's figure. Nothing heavy is imported here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -191,6 +191,7 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
     """
     text, name = _recipe_text(recipe)
     settings = read_settings(text, name)
+    set_here: dict[str, str] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals:
@@ -200,7 +201,8 @@ def load_config(recipe: str | Path, overrides: Iterable[str] = ()) -> Config:
         except yaml.YAMLError:
             raise RecipeError(f"--set {override}", "the value is no YAML", "put it in quotes") from None
         _put(settings, key.strip(), parsed)
-    return make_config(settings, name)
+        set_here[key.strip()] = override
+    return make_config(settings, name, set_here)
 
 
 def recipe_names() -> list[str]:
@@ -239,8 +241,13 @@ def read_settings(text: str, name: str) -> dict[str, Any]:
     return settings
 
 
-def make_config(settings: dict[str, Any], name: str) -> Config:
+def make_config(settings: dict[str, Any], name: str, set_here: Mapping[str, str] | None = None) -> Config:
     """Validate settings.
+
+    Args:
+        settings: Keys and values, nested.
+        name: What messages call them.
+        set_here: By dotted key what was set beside them on the command line, to be blamed for what is wrong with it.
 
     Raises:
         RecipeError: The first thing that is wrong with them, in one line.
@@ -248,7 +255,7 @@ def make_config(settings: dict[str, Any], name: str) -> Config:
     try:
         return Config.model_validate(settings)
     except ValidationError as error:
-        raise _recipe_error(error, name) from None
+        raise _recipe_error(error, name, set_here or {}) from None
 
 
 def config_yaml(config: Config) -> str:
@@ -290,21 +297,25 @@ def _put(settings: dict[str, Any], key: str, value: Any) -> None:
     settings[last] = value
 
 
-def _recipe_error(error: ValidationError, name: str) -> RecipeError:
+def _recipe_error(error: ValidationError, name: str, set_here: Mapping[str, str]) -> RecipeError:
     """The first problem of a validation as one line: key, value, what is allowed."""
     problem = error.errors()[0]
     path = [str(part) for part in problem["loc"]]
     key = ".".join(path)
+    wrong = next(
+        (override for own, override in set_here.items() if f"{key}.".startswith(f"{own}.") or f"{own}.".startswith(f"{key}.")), None
+    )
+    subject, is_wrong = (f"{name}: {key}", "is") if wrong is None or not path else (f"--set {wrong}", f"'{key}' is")
     if problem["type"] == "extra_forbidden":
         section = _section(path[:-1])
         known = [".".join([*path[:-1], field]) for field in section.model_fields]
-        return RecipeError(f"{name}: {key}", "is no key of a training recipe", nearest(key, known))
+        return RecipeError(subject, f"{is_wrong} no key of a training recipe", nearest(key, known))
     if problem["type"] == "value_error" and "ctx" in problem:
         reason, _, advice = str(problem["ctx"]["error"]).partition("; ")
         return RecipeError(name, reason, advice or "mend it in the recipe, or with --set")
     message = problem["msg"][0].lower() + problem["msg"][1:]
     allowed = _allowed(path)
-    return RecipeError(f"{name}: {key}", f"is {problem['input']!r}: {message}", f"allowed: {allowed}" if allowed else "")
+    return RecipeError(subject, f"{is_wrong} {problem['input']!r}: {message}", f"allowed: {allowed}" if allowed else "")
 
 
 def _section(path: list[str]) -> type[Section]:

@@ -233,6 +233,17 @@ def _varied(
     return dict(sorted(values.items(), key=lambda item: (order.get(item[0], len(order)), item[0]))), chosen
 
 
+def _configuration(recipe: str, overrides: Sequence[str], varied: Sequence[str]) -> Config:
+    """That of one run; what is wrong with a value of the sweep is said of the sweep."""
+    try:
+        return load_config(recipe, [*overrides, *varied])
+    except RecipeError as error:
+        option, _, override = error.subject.partition(" ")
+        if option == "--set" and override in varied:
+            raise RecipeError(f"--sweep {override}", error.reason, error.advice) from None
+        raise
+
+
 def _plans(
     recipes: Sequence[str], values: Mapping[str, Sequence[Any]], seeds: Sequence[int] | None, overrides: Sequence[str]
 ) -> list[tuple[SweptRun, dict[str, Any], Config]]:
@@ -242,7 +253,7 @@ def _plans(
         for combination in itertools.product(*values.values()):
             for seed in seeds if seeds is not None else [None]:
                 sets = dict(zip(values, combination, strict=True)) | ({} if seed is None else {"seed": seed})
-                config = load_config(recipe, [*overrides, *_texts(sets)])
+                config = _configuration(recipe, overrides, _texts(sets))
                 resolved = flat(config.model_dump(mode="json"))
                 for key in sets:
                     if key not in resolved:

@@ -151,7 +151,7 @@ def test_what_is_resolved_is_what_was_asked() -> None:
         ({"sweep": ["temperature="]}, "has no values"),
         ({"sweep": ["temperature=[0.1"]}, "no YAML"),
         ({"sweep": ["temperatur=0.1,0.2"]}, "did you mean 'temperature'"),
-        ({"sweep": ["temperature=0.1,-1"]}, "temperature: is -1"),
+        ({"sweep": ["temperature=0.1,-1"]}, "--sweep temperature=-1: 'temperature' is -1"),
         ({"sweep": ["temperature=0.1,0.10"]}, r"has two runs named temperature=0\.1"),
         ({"sweep": ["temperature=0.1", "temperature=0.2"]}, "is given twice"),
         ({"sweep": ["pairs={alpha: 0.5}"]}, "is a whole section"),
