@@ -204,7 +204,10 @@ def pretrain(
         _print_json({**vars(result), "out": str(result.out)})
     elif not dry_run:
         print(f"weights: {result.out}/export/backbone.safetensors; report: {result.out}/report.html")
-        print(f"next: uscl evaluate linear SET --weights random --weights {result.out} --out EVALUATION")
+        if len(result.classes) > 1:
+            print(f"next: uscl evaluate linear SET --weights random --weights {result.out} --out EVALUATION")
+        else:
+            print(f"next: uscl embed {dataset} --weights {result.out} --out features.parquet; uscl evaluate needs a set with labels")
 
 
 def _sweep(

@@ -55,6 +55,7 @@ class PretrainResult:
         epochs: Passes over the videos.
         seconds: Time in training, all sessions together.
         metrics: The last line of metrics.jsonl; empty for a dry run.
+        classes: The data set's labels, all of them, used or not.
     """
 
     out: Path
@@ -62,6 +63,7 @@ class PretrainResult:
     epochs: int
     seconds: float
     metrics: dict[str, Any]
+    classes: list[str]
 
 
 @processes.joined()
@@ -124,7 +126,7 @@ def pretrain(
     for fact in facts:
         say(fact)
     if dry_run:
-        return PretrainResult(out, steps, config.epochs, 0.0, {})
+        return PretrainResult(out, steps, config.epochs, 0.0, {}, list(data.classes))
 
     with stop_signals("run the same command again with --resume") as stop, TemporaryDirectory(prefix="uscl-") as place:
         # Everything that can fail for the user's sake comes before the folder is made, so that the same command can be given again.
@@ -203,7 +205,7 @@ def pretrain(
     if sentence := saver.unheard():
         run_folder.log(out, f"warning: {sentence}")
     run_folder.log(out, f"{position.step} steps in {position.seconds:.0f} s")
-    return PretrainResult(out, position.step, config.epochs, position.seconds, (history or [{}])[-1])
+    return PretrainResult(out, position.step, config.epochs, position.seconds, (history or [{}])[-1], list(data.classes))
 
 
 def _export_facts(config: Config, data: DataSet, steps: int, recipe: str, record: Record) -> dict[str, Any]:

@@ -51,7 +51,17 @@ SHORTEST_ID = 2
 
 
 @dataclass(frozen=True)
-class _Table:
+class ClipTable:
+    """A CSV that names clips.
+
+    Attributes:
+        path: In the scanned folder.
+        path_column: The column that names them.
+        columns: All columns.
+        named: The paths of the clips it names.
+        rows: By column.
+    """
+
     path: str
     path_column: str
     columns: list[str]
@@ -95,7 +105,7 @@ def write_first_recipe(result: ScanResult, path: Path) -> str:
     refuse_existing(path)
     if not result.clips:
         raise UserError(result.raw, "holds no clip that can be read, so there is nothing to build", "see what was refused: usdata scan")
-    tables = _tables(result)
+    tables = clip_tables(result)
     named = {clip for table in tables for clip in table.named}
     left = [clip for clip in result.clips if clip.path not in named]
     names = _Names()
@@ -111,10 +121,10 @@ def write_first_recipe(result: ScanResult, path: Path) -> str:
     return "; ".join(said)
 
 
-def _tables(result: ScanResult) -> list[_Table]:
+def clip_tables(result: ScanResult) -> list[ClipTable]:
     """The CSV files that name clips; of two that name the same clip only the first one counts."""
     clips = {clip.path for clip in result.clips}
-    found: list[_Table] = []
+    found: list[ClipTable] = []
     taken: set[str] = set()
     for file in result.files:
         if file.kind != "text" or PurePosixPath(file.path).suffix.lower() not in (".csv", ".txt"):
@@ -126,7 +136,7 @@ def _tables(result: ScanResult) -> list[_Table]:
     return found
 
 
-def _read(raw: Path, path: str, clips: set[str]) -> _Table | None:
+def _read(raw: Path, path: str, clips: set[str]) -> ClipTable | None:
     folder = PurePosixPath(path).parent
     try:
         text = (raw / path).read_text(encoding="utf-8-sig")
@@ -141,7 +151,7 @@ def _read(raw: Path, path: str, clips: set[str]) -> _Table | None:
     hits = clips.intersection(named[best])
     if len(hits) < NAMED_SHARE * len(rows):
         return None
-    return _Table(path, best, list(rows[0]), frozenset(hits), rows)
+    return ClipTable(path, best, list(rows[0]), frozenset(hits), rows)
 
 
 class _Names:
@@ -155,7 +165,7 @@ class _Names:
         return name if self._given[name] == 1 else self.fresh(f"{name}-{self._given[name]}")
 
 
-def _table_source(table: _Table, result: ScanResult, names: _Names) -> str:
+def _table_source(table: ClipTable, result: ScanResult, names: _Names) -> str:
     folder = str(PurePosixPath(table.path).parent)
     lines = [
         f"  - name: {_quoted(names.fresh(_source_name(folder, result.raw)))}",

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from usdata.console import safe_text
 from usdata.scanning import DAMAGE_FLAGS, ScannedFile, ScanResult
+from usdata.scanning.first_recipe import clip_tables
 
 SHOWN = 12
 
@@ -25,15 +26,25 @@ def print_scan(result: ScanResult, console: Console | None = None) -> None:
     frames = sum((file.facts or {}).get("frames_decoded") or 0 for file in result.clips)
     counted = f"{frames:,} frames" if frames or not result.clips else "frames not counted"
     size = _bytes(sum(file.bytes for file in result.files))
-    sorted_out = f"{counts['clip']} clips ({counted}) + {counts['refused']} refused + {counts['other']} other"
+    tables = clip_tables(result)
+    others = f"{len(tables)} {'table' if len(tables) == 1 else 'tables'} + " if tables else ""
+    others += f"{counts['other'] - len(tables)} other"
+    sorted_out = f"{counts['clip']} clips ({counted}) + {counts['refused']} refused + {others}"
     console.print(f"{counts['files']} files and sequences, {size}: {sorted_out}")
+    for table in tables:
+        console.print(
+            Text(f"table: {safe_text(table.path)} names {len(table.named)} of the {counts['clip']} clips; --write-recipe uses it")
+        )
     _print_files(console, "refused", result.refused, lambda file: file.reason or "")
     _print_files(console, "damaged, and read as far as it goes", [file for file in result.clips if file.damaged], _damage)
     wrong = [file for file in result.clips if file.named_wrongly]
     _print_files(console, "named for another kind (read all the same)", wrong, lambda file: f"is {file.kind}")
     noted = [(note, file) for file in result.clips if not file.damaged for note in (file.facts or {}).get("notes", ())]
     _print_grouped(console, "note", noted)
-    _print_grouped(console, "other", [(file.reason or "", file) for file in result.files if file.status == "other"])
+    shown = {table.path for table in tables}
+    _print_grouped(
+        console, "other", [(file.reason or "", file) for file in result.files if file.status == "other" and file.path not in shown]
+    )
 
 
 def _print_grouped(console: Console, title: str, said: Iterable[tuple[str, ScannedFile]]) -> None:
