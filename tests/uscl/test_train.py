@@ -20,6 +20,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.command_lines import run_here
 from tests.uscl.tiny_set import TINY_NETWORK, metrics_of, write_set
 from uscl import checkpoint, run_folder, tensorboard
 from uscl.config import Config, load_config
@@ -354,6 +355,15 @@ def test_odd_sets_train_to_finite_losses(tmp_path: Path, frames: list[int], labe
     assert ("cross_entropy" in lines[0]) == any(label is not None for label in labels)
     if len(frames) == 1:
         assert all(line["contrast"] == 0 for line in lines)
+
+
+@pytest.mark.parametrize(("labels", "next_command"), [([None], "uscl embed"), (["a"], "uscl embed"), (["a", "b"], "uscl evaluate")])
+def test_the_next_command_is_one_that_works_with_this_set(tmp_path: Path, labels: list[str | None], next_command: str) -> None:
+    data = write_set(tmp_path / "set", labels=labels, groups=[f"p{video}" for video in range(6)])
+    settings = [word for override in [*SMALL, "epochs=1"] for word in ("--set", override)]
+    done = run_here("uscl", "pretrain", data, "--out", tmp_path / "run", *settings)
+    assert done.returncode == 0, done.stderr
+    assert f"next: {next_command}" in done.stdout
 
 
 def test_batches_without_negatives_are_refused_before_anything_is_written(dataset: Path, tmp_path: Path) -> None:

@@ -142,14 +142,20 @@ def test_the_first_recipe_builds_as_it_is(raw: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_a_table_beside_the_clips_becomes_a_source_of_its_own(tmp_path: Path, separator: str) -> None:
+def test_a_table_beside_the_clips_becomes_a_source_of_its_own(tmp_path: Path, separator: str, capsys: pytest.CaptureFixture[str]) -> None:
     raw = tmp_path / "my raw"
     for number in range(4):
         write_video(raw / "clips" / f"c{number}.mkv", speckle_frames(5, seed=number), codec="ffv1")
     rows = "".join(f"clips/c{number}.mkv,P{number // 2},{'ab'[number % 2]},7\n" for number in range(4))
     (raw / "table.csv").write_text(f"File Name,Patient ID,Diagnosis,score\n{rows}".replace(",", separator))
     (raw / "other.csv").write_text("name,value\nx,1\n")
-    write_first_recipe(scan(raw), tmp_path / "r.yaml")
+    found = scan(raw)
+    print_scan(found)
+    told = capsys.readouterr().out
+    assert "4 clips (20 frames) + 0 refused + 1 table + 1 other" in " ".join(told.split())
+    assert "table: table.csv names 4 of the 4 clips" in told
+    assert "other: other.csv" in told
+    write_first_recipe(found, tmp_path / "r.yaml")
     recipe = load_recipe(tmp_path / "r.yaml")
     (source,) = recipe.sources
     assert (source.layout, source.table, source.patient_ids) == ("table", "table.csv", "pseudonym")
