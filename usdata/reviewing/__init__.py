@@ -2,8 +2,8 @@
 
 The page is one HTML file that opens without a network. It shows each clip that waits (frames of the raw clip, since a clip that was held
 back has none in the data set), with the field of view as it was taken (green) or as it would be proposed (orange), and what was taken for
-text (red). Its answers are a CSV; with it the data set is built again, the answers in its recipe, so that equal input gives equal bytes as
-ever. Clips without an answer are taken over as they are.
+text (red). A clip is accepted with what is outlined or with the whole picture, or rejected. The answers are a CSV; with it the data set is
+built again, the answers in its recipe, so that equal input gives equal bytes as ever. Clips without an answer are taken over as they are.
 """
 
 from __future__ import annotations
@@ -109,27 +109,34 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
 
 
 def _looked_at(path: Path, taken: str | None, *, accept: float, hygiene: Hygiene) -> dict[str, Any]:
-    """Pictures of a raw clip with what was seen in it, and the geometry that an acceptance would mean: the one taken, or a proposal."""
+    """Pictures of a raw clip with what was seen in it, and the geometry that an acceptance would mean: the one taken, a proposal, or the
+    whole picture."""
     try:
         with open_clip(path) as clip:
             collector = EvidenceCollector(clip.info.frames_declared)
             kept = _frames(clip, collector, hygiene)
             regions, height, width = clip.info.regions, clip.info.height, clip.info.width
     except ReadError as error:
-        return {"pictures": [], "geometry": "", "outline": f"cannot be read: {error.reason}"}
+        return {"pictures": [], "geometry": "", "whole": "", "outline": f"cannot be read: {error.reason}"}
     if not kept:
-        return {"pictures": [], "geometry": "", "outline": "no frame of it decodes"}
+        return {"pictures": [], "geometry": "", "whole": "", "outline": "no frame of it decodes"}
+    whole = Rectangle(0, 0, width, height)
     if taken is not None:
         geometry, outline = geometry_from(taken), "as taken"
     else:
         decision = decide(collector.evidence, regions, accept=accept)
         proposal = decision.geometry or decision.proposal
         outline = "the whole picture" if proposal is None else "proposed"
-        geometry = proposal or Rectangle(0, 0, width, height)
+        geometry = proposal or whole
     ink = overlays_inside(collector, geometry).mask if collector.darkest is not None else None
     colour = ORANGE if taken is None else GREEN
     pictures = [_picture(frame, np.asarray(geometry.polygon()), colour, ink) for frame in kept]
-    return {"pictures": pictures, "geometry": geometry_json(geometry), "outline": f"{geometry.kind.replace('_', ' ')}, {outline}"}
+    return {
+        "pictures": pictures,
+        "geometry": geometry_json(geometry),
+        "whole": geometry_json(whole),
+        "outline": f"{geometry.kind.replace('_', ' ')}, {outline}",
+    }
 
 
 def _frames(clip: Clip, collector: EvidenceCollector, hygiene: Hygiene) -> list[NDArray[np.uint8]]:
