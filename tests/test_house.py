@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHARED_WITH_USCL = ("usdata.manifest", "usdata.duplicates", "usdata.errors", "usdata.console", "usdata.files", "usdata.signals")
+SHARED_WITH_USCL = tuple(f"usdata.{name}" for name in ("manifest", "duplicates", "errors", "console", "files", "signals", "abilities"))
 HEAVY = ("torch", "torchvision", "cv2", "av", "decord", "pandas", "pyarrow", "sklearn", "scipy", "matplotlib")
 
 

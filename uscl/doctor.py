@@ -12,11 +12,11 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+
+from usdata.abilities import Ability, Examination
 
 # Where processes share memory on Linux.
 SHARED_MEMORY = Path("/dev/shm")
@@ -30,35 +30,6 @@ _EXTRAS = (
     (("tensorboard",), "figures of a run in TensorBoard", "tensorboard"),
     (("ray",), "usdata build --engine ray", "ray"),
 )
-
-
-@dataclass(frozen=True)
-class Ability:
-    """One thing that this machine can do, or not.
-
-    Attributes:
-        what: It.
-        by: What does it, with its version; what was found.
-        state: ok, missing, little or broken.
-        advice: What to do about a state that is not ok.
-    """
-
-    what: str
-    by: str
-    state: str = "ok"
-    advice: str = ""
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What was found."""
-
-    machine: dict[str, str]
-    abilities: list[Ability]
-
-    def to_json(self) -> dict[str, Any]:
-        """For machines."""
-        return {"machine": self.machine, "abilities": [asdict(ability) for ability in self.abilities]}
 
 
 def examine() -> Examination:

@@ -13,13 +13,12 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from usdata.abilities import Ability, Examination
 from usdata.engines import Failure, default_workers, run_local
 from usdata.errors import ReadError
 from usdata.privacy.pseudonyms import SECRET_FILE_VARIABLE, SECRET_VARIABLE
@@ -48,38 +47,9 @@ CODECS = (
 _VOLUMES = "pip install 'usdata-uscl[volumes]'"
 
 
-@dataclass(frozen=True)
-class Ability:
-    """One thing that is read.
-
-    Attributes:
-        what: The format.
-        by: The library that reads it, with its version.
-        state: ok, missing, refused or broken.
-        advice: What to do about a state that is not ok.
-    """
-
-    what: str
-    by: str
-    state: str = "ok"
-    advice: str = ""
-
-
-@dataclass(frozen=True)
-class Examination:
-    """What was found."""
-
-    machine: dict[str, str]
-    abilities: list[Ability]
-
-    def to_json(self) -> dict[str, Any]:
-        """For machines."""
-        return {"machine": self.machine, "reads": [asdict(ability) for ability in self.abilities]}
-
-
 def examine() -> Examination:
     """Look at this machine."""
-    return Examination(_machine(), [*_video(), *_dicom(), *_others()])
+    return Examination(_machine(), [*_video(), *_dicom(), *_others()], word="reads")
 
 
 def _machine() -> dict[str, str]:
