@@ -128,11 +128,12 @@ def evaluate(
     if rows[0].training is not None:
         refuse_untrainable(asked, rows[0].training.trained_layers)
     frames, filtered = select_frames(opened, where=where, classes=classes)
-    groups = independent_groups(frames, opened.duplicates)
+    units = independent_groups(opened.frames, opened.duplicates)
+    groups = units[frames[ROW]]
     guarded = guard(
         opened,
         frames,
-        groups,
+        units,
         {name: word for name, (_, word) in asked.items()},
         provenances,
         allow_overlap=allow_overlap,

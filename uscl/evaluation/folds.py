@@ -63,6 +63,8 @@ def independent_groups(frames: pd.DataFrame, duplicates: pd.DataFrame) -> NDArra
 
     A unit is a `group_id`, joined with every other one that shares a patient, a video, a duplicate frame or a verified duplicate clip with
     it. Where the manifest's groups are right it is the group itself. Its name is its first group_id in alphabetical order.
+
+    Give all frames of a set, not only those that are evaluated: a clip without a label may be what joins two with one.
     """
     columns = frames[["video_id", "source", "patient_id", "group_id", "duplicate_group"]].astype(object)
     rows = columns.where(columns.notna(), None)
@@ -144,7 +146,7 @@ def plan_folds(
     else:
         wanted = count if count is not None else int(own.nunique()) if has_own else DEFAULT_FOLDS
         folds = Folds(seed, "made", make_folds(labels, groups, count=wanted, seed=seed, subject=subject), wanted)
-    refuse_leakage(frames, folds.fold, duplicates, subject=subject)
+    refuse_leakage(frames, folds.fold, duplicates, subject=subject, groups=groups)
     _refuse_unlearnable(labels, folds, subject)
     return folds
 
@@ -215,8 +217,17 @@ def _refuse_unlearnable(labels: NDArray[np.str_], folds: Folds, subject: str) ->
             )
 
 
-def refuse_leakage(frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd.DataFrame, *, subject: str) -> None:
+def refuse_leakage(
+    frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd.DataFrame, *, subject: str, groups: NDArray[np.str_] | None = None
+) -> None:
     """Prove that nothing stands on both sides of any fold.
+
+    Args:
+        frames: Rows of `frames.parquet`.
+        fold: (n,) their folds.
+        duplicates: `duplicates.parquet`.
+        subject: What an error is about.
+        groups: (n,) from `independent_groups` of the whole set: what clips that are not among these frames join is one, too.
 
     Raises:
         UserError: A group, patient, video or duplicate does; the error names up to three of each kind and counts the rest.
@@ -224,6 +235,10 @@ def refuse_leakage(frames: pd.DataFrame, fold: NDArray[np.int64], duplicates: pd
     leaks = find_leaks(frames.assign(part=[str(number) for number in fold]), duplicates)
     offenders = {kind: ["'" + leak.name.replace(" = ", "' = '") + "'" for leak in found] for kind, found in leaks.found.items()}
     faults = [f"{name} {_some(offenders[kind])}" for kind, name in CALLED.items() if offenders[kind]]
+    if groups is not None and not faults:
+        sides = pd.Series(fold).groupby(groups).nunique()
+        if joined := [f"'{name}'" for name in sorted(sides.index[sides > 1])]:
+            faults = [f"clips that others of the set join, which are not evaluated: independent group {_some(joined)}"]
     if faults:
         raise UserError(
             subject,

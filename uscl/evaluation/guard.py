@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from uscl.evaluation.selection import ROW
 from uscl.trained_on import Known, known
 from usdata.duplicates.guard import SAME_SCAN, Seen, seen_clips
 from usdata.duplicates.record import Record, open_record, write_record
@@ -121,7 +122,7 @@ class Guarded:
 def guard(
     dataset: DataSet,
     frames: pd.DataFrame,
-    groups: NDArray[np.str_],
+    units: NDArray[np.str_],
     weights: Mapping[str, str],
     provenance: Mapping[str, Mapping[str, Any]],
     *,
@@ -133,8 +134,9 @@ def guard(
 
     Args:
         dataset: What is evaluated.
-        frames: Its selected frames.
-        groups: (n,) the independent group of each frame.
+        frames: Its selected frames, with their column `row`.
+        units: (N,) the independent group of every frame of the data set: what was trained on and is not selected (for want of a label, say)
+            is not new either, and nor is what belongs to its group.
         weights: Name in results to run folder, file, 'random' or 'imagenet'.
         provenance: By name, see `load_backbone`.
         allow_overlap: Names of weights whose overlap is let through, and told of.
@@ -147,7 +149,9 @@ def guard(
     for name in allow_overlap:
         if name not in weights:
             raise UserError(f"--allow-overlap {name}", "is not among the weights", nearest(name, weights))
+    groups = units[frames[ROW]]
     video_ids = sorted(set(frames["video_id"]))
+    unit_of = dict(zip(dataset.frames["video_id"], units, strict=True))
     knowledge = {name: known(word, provenance[name]) for name, word in weights.items()}
     named = _named_sets(pretraining_sets, knowledge)
     overlaps = []
@@ -164,7 +168,7 @@ def guard(
             if record is not None:
                 # Runs that were trained on the same clips are asked once.
                 same = tuple((row["dataset_digest"], row["video_id"], row["sha256"]) for row in rows)
-                seen = answers[same] if same in answers else seen_clips(record, dataset, video_ids)
+                seen = answers[same] if same in answers else _selected(seen_clips(record, dataset, unit_of), video_ids, unit_of)
                 answers[same] = seen
         overlaps.append(
             Overlap(
@@ -188,6 +192,17 @@ def guard(
         clips_left_out=int(frames["video_id"][left_out].nunique()),
         groups_left_out=len(set(groups[left_out].tolist())),
     )
+
+
+def _selected(seen: Sequence[Seen], video_ids: Sequence[str], unit_of: Mapping[str, str]) -> list[Seen]:
+    """Which of the selected clips are not new: those that were seen, and those in a group with a clip that was and is not selected."""
+    selected = set(video_ids)
+    found = {each.video_id: each for each in seen if each.video_id in selected}
+    beside = {unit_of[each.video_id]: each for each in reversed(seen) if each.video_id not in selected}
+    for video_id in video_ids:
+        if video_id not in found and unit_of[video_id] in beside:
+            found[video_id] = replace(beside[unit_of[video_id]], video_id=video_id, kind="group", score=1.0)
+    return [found[video_id] for video_id in sorted(found)]
 
 
 def _named_sets(texts: Sequence[str], knowledge: Mapping[str, Known]) -> dict[str, list[DataSet]]:

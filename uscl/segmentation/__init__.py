@@ -123,11 +123,12 @@ def segment(
     selected = matching_frames(opened, where=where)
     has, found_masks = find_masks(opened, selected, str(masks))
     frames = selected[has].reset_index(drop=True)
-    groups = independent_groups(frames, opened.duplicates)
+    units = independent_groups(opened.frames, opened.duplicates)
+    groups = units[frames[ROW]]
     guarded = guard(
         opened,
         frames,
-        groups,
+        units,
         {name: word for name, (_, word) in asked.items()},
         provenances,
         allow_overlap=allow_overlap,

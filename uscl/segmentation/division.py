@@ -60,7 +60,7 @@ def mask_folds(
             raise UserError(subject, f"frames of {have} have masks, too few for {max(wanted, 2)} folds", advice)
         strata = group_strata(groups, holds, names, least=wanted)
         folds = Folds(seed, "made", make_folds(strata, groups, count=wanted, seed=seed, subject=subject), wanted)
-    refuse_leakage(frames, folds.fold, duplicates, subject=subject)
+    refuse_leakage(frames, folds.fold, duplicates, subject=subject, groups=groups)
     for number, train, _ in folds:
         absent = [name for index, name in enumerate(names) if not holds[train, index].any()]
         if absent:

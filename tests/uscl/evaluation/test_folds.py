@@ -104,6 +104,19 @@ def test_leakage_is_refused_by_name(videos: list[dict[str, object]], duplicates:
     assert "\n" not in str(caught.value)
 
 
+def test_clips_that_one_without_a_label_joins_stay_together() -> None:
+    """v00 is a copy of v01, and v01 of the patient of v02: without v01, nothing of v00 tells."""
+    whole = table([{"label": "x"}, {"patient_id": "p", "label": None}, {"patient_id": "p", "label": "y"}, {"label": "x"}, {"label": "y"}])
+    twins = pairs(("v00", "v01"))
+    labelled = whole[whole["label"].notna()].reset_index(drop=True)
+    fold = np.repeat([0, 1, 0, 1], 3)
+    groups = independent_groups(whole, twins)[whole["label"].notna()]
+    assert groups[0] == groups[3]
+    with pytest.raises(UserError, match=r"refused.*others of the set join, which are not evaluated: independent group 'g00'"):
+        refuse_leakage(labelled, fold, twins, subject="set", groups=groups)
+    refuse_leakage(labelled, np.repeat([0, 0, 0, 1], 3), twins, subject="set", groups=groups)
+
+
 def test_equal_patient_ids_of_two_sources_are_two_patients() -> None:
     frames = table([{"patient_id": "1", "source": "a"}, {}, {"patient_id": "1", "source": "b"}, {}])
     assert len(set(independent_groups(frames, NO_PAIRS))) == 4

@@ -100,6 +100,26 @@ def test_left_out_are_the_copies_and_their_groups_for_all_weights(folder: Path, 
         )
 
 
+def test_a_copy_that_is_not_evaluated_taints_its_patient_all_the_same(folder: Path, tmp_path: Path) -> None:
+    """Neither a filter nor a missing label hides that a clip's patient was trained on."""
+    for where in ("video_id!=tested/small_mp4", "video_id=tested/sibling_mp4|tested/new60_mp4|tested/new61_mp4|tested/new62_mp4"):
+        settings = {"where": [where, "video_id!=tested/crop_mp4"]}
+        with pytest.raises(
+            UserError, match=r"1 of \d clips are not new to run: 1 is of a group in it \('tested/sibling_mp4' \(same group\)"
+        ):
+            evaluated(folder, tmp_path, "random", "run", **settings)
+    clips = {"small.mp4": (smaller_and_brighter(tissue(0)), "q0", ""), "sibling.mp4": (tissue(50), "q0", "sick")}
+    clips |= {f"new{seed}.mp4": (tissue(seed), f"q{seed}", "sick" if seed % 2 else "well") for seed in range(60, 64)}
+    build_scans(tmp_path, "unlabelled", clips)
+    weights = ["random", str(folder / "run")]
+    with pytest.raises(UserError, match="1 of 5 clips are not new to run"):
+        evaluate("knn", tmp_path / "unlabelled_set", weights=weights, out=tmp_path / "out", image_size=SIZE, folds=2)
+    result = evaluate(
+        "knn", tmp_path / "unlabelled_set", weights=weights, out=tmp_path / "out", image_size=SIZE, folds=2, without_overlap=True
+    )
+    assert set(result.predictions["video_id"]) == {f"unlabelled/new{seed}_mp4" for seed in range(60, 64)}
+
+
 def test_strangers_pass_and_it_is_said_what_was_compared(folder: Path, tmp_path: Path) -> None:
     result = evaluated(folder, tmp_path, "run", dataset="strangers_set")
     assert overlap_of(result, "run")["seen"] == []
