@@ -34,7 +34,8 @@ def nt_xent(
         temperature: Greater than 0.
         same_group: (N, N) bool; videos i and j that share a group are no negatives of each other. The diagonal is not looked at.
         weights: (N,) what the terms of a pair's two rows are multiplied with; None: 1. The sum is still divided by 2N and not by the sum of
-            the weights, as IVPP's authors do (VanBerlo et al. 2024, arXiv 2403.07715, by the first author's repository).
+            the weights: IVPP's authors divide by the number of pairs alike, N (VanBerlo et al. 2024, arXiv 2403.07715, by the first
+            author's repository), so that their loss is twice this one.
         hard: (N, H, D) projections of each video's own hard negatives, which are negatives of both its rows and of no other.
         hard_known: (N, H) bool, which of them there are; None: all.
 

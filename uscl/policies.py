@@ -157,6 +157,10 @@ def in_order(draws: np.ndarray, anchor: np.ndarray, near: Sides) -> np.ndarray:
 
     Returns:
         (V, 3) places x1 <= anchor <= x3. A frame with no near neighbour on a side stands in for it itself: its distance is zero.
+
+    The published code draws otherwise: two distances from the first frame, evenly and without replacement among 1 to the bound, and then
+    the first frame among those that leave room for them. So its bound is that of x3 from x1, in kept frames; here it is that of either
+    from the anchor, in source frames or seconds.
     """
     earlier, later = near.earlier[anchor], near.later[anchor]
     before = np.where(earlier > 0, 1 + scaled(draws[:, 0], np.maximum(earlier, 1)), 0)
@@ -184,7 +188,7 @@ def within_distance(draws: np.ndarray, first: np.ndarray, near: Sides) -> np.nda
 
 
 def closeness(distance_s: np.ndarray, greatest_s: float) -> np.ndarray:
-    """IVPP's weight of a pair: w = (D - d + 1) / (D + 1) for d, D in seconds, as its paper writes it.
+    """IVPP's weight of a pair: w = (D - d + 1) / (D + 1), for d and D in seconds.
 
     Its published code takes d and D in frames (D is then the bound in seconds times the frame rate, rounded down), which falls to
     1 / (D + 1), near nothing, at the bound, where seconds leave 1 / 2 of D = 1.

@@ -182,18 +182,22 @@ def evaluate(
         about = {name: provenances[own[name]] for name in called}
         return summarise(opened, frames, groups, labels, class_names, list(parts), list(some), list(called), about, settings, notes)
 
-    summary = summarise_rows(rows, names, held, divisions, chosen, told, frames=frames, groups=groups, duplicates=opened.duplicates)
+    seen = [each.name for each in guarded.overlaps if each.handling == "allowed"]
+    summary = summarise_rows(
+        rows, names, held, divisions, chosen, told, frames=frames, groups=groups, duplicates=opened.duplicates, seen=seen
+    )
     if shares:
         by_share = {
-            share: [Held(name, seed, each.by_share[share]) for name, seed, each in found if share in each.by_share] for share in shares
+            share: [Held(rows[0].name(name, seen), seed, each.by_share[share]) for name, seed, each in found if share in each.by_share]
+            for share in shares
         }
         # What is drawn depends on the seed and the fold, and not on the weights.
         used = {share: [fold for name, _, each in found if name == names[0] for fold in each.used.get(share, [])] for share in shares}
-        own = {name: name for name in names}
-        summary["label_efficiency"] = curve(shares, by_share, used, lambda some: told(some, names, own, divisions[rows[0].folds_by]))
+        own = {rows[0].name(name, seen): name for name in names}
+        summary["label_efficiency"] = curve(shares, by_share, used, lambda some: told(some, list(own), own, divisions[rows[0].folds_by]))
     summary["overlap"] = guarded.to_json()
     summary["notes"] = [*guarded.notes(), *summary["notes"]]
-    predictions = predictions_table(frames, groups, class_names, rows, divisions, held)
+    predictions = predictions_table(frames, groups, class_names, rows, divisions, held, seen)
     write_results(out, summary, predictions, opened)
     return EvaluationResult(folder=out, summary=summary, predictions=predictions)
 

@@ -10,7 +10,7 @@ else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
@@ -29,6 +29,8 @@ CUT = {
     "video": "folds by video: videos of one patient stand in training and in test",
     "set": "the data set's own folds, taken as they are",
 }
+# What is said of weights that were trained on clips evaluated here, and let through by name.
+SEEN = "has seen test clips"
 IN_TITLE = {"frame": ", folds by frame", "video": ", folds by video", "set": ", the set's folds", "group": ""}
 # What a difference between the epoch chosen on the test fold and the last one of the same training is of.
 SELECTION = "selection"
@@ -62,9 +64,15 @@ class Row:
         """What it is called in a sentence; nothing for the honest protocol."""
         return f"{self._what()}{' (optimistic)' if self.optimistic else ''}"
 
-    def name(self, weights: str) -> str:
-        """How weights are called in results when they are judged this way: the warning comes first, where a name may be cut short."""
-        return weights if self.key == "honest" else f"{weights} ({'optimistic: ' if self.optimistic else ''}{self._what()})"
+    def name(self, weights: str, seen: Collection[str] = ()) -> str:
+        """How weights are called in results when they are judged this way: the warning comes first, where a name may be cut short.
+
+        Args:
+            weights: Their own name.
+            seen: Weights that have seen clips that are evaluated, and are let through.
+        """
+        told = [what for what in (self._what(), SEEN if weights in seen else "") if what]
+        return f"{weights} ({'optimistic: ' if self.optimistic or weights in seen else ''}{', '.join(told)})" if told else weights
 
     def _what(self) -> str:
         told = {"honest": "", "published": "published protocol", "published-last-epoch": "published training, last epoch"}
@@ -164,12 +172,14 @@ def summarise_rows(
     frames: pd.DataFrame,
     groups: NDArray[np.str_],
     duplicates: pd.DataFrame,
+    seen: Collection[str] = (),
 ) -> dict[str, Any]:
     """One `evaluation.json` of all rows.
 
     The main row's own summary, to which the others' weights and differences are added, under names with their titles. New keys: `protocols`
     (for each row: what it is, why it is optimistic, what leaks, its folds and chosen epochs) and, in each of `weights`, `weights`,
-    `protocol` and `optimistic`; a difference has its row's key as `protocol`, or "selection" where it is what choosing the epoch adds.
+    `protocol` and `optimistic`; a difference has its row's key as `protocol`, or "selection" where it is what choosing the epoch adds, and
+    `optimistic` where either side is.
 
     Args:
         rows: The main one first.
@@ -181,6 +191,7 @@ def summarise_rows(
         frames: The evaluated frames.
         groups: (n,) their independent groups.
         duplicates: `duplicates.parquet`.
+        seen: Names of weights that have seen clips that are evaluated, and are let through.
     """
     whole: dict[str, Any] = {}
     protocols = []
@@ -188,11 +199,15 @@ def summarise_rows(
         own_names = {name: name for name in names}
         told = summarise(held[row.key], list(names), own_names, divisions[row.folds_by])
         for entry in told["weights"]:
-            entry |= {"weights": entry["name"], "protocol": row.key, "optimistic": row.optimistic, "name": row.name(entry["name"])}
+            own = entry["name"]
+            optimistic = row.optimistic or own in seen
+            entry |= {"weights": own, "protocol": row.key, "optimistic": optimistic, "name": row.name(own, seen)}
         for each in told["differences"]:
-            each |= {"weights": row.name(each["weights"]), "reference": row.name(each["reference"]), "protocol": row.key}
+            optimistic = row.optimistic or each["weights"] in seen or each["reference"] in seen
+            each |= {"weights": row.name(each["weights"], seen), "reference": row.name(each["reference"], seen)}
+            each |= {"protocol": row.key, "optimistic": optimistic}
         if told["reference"] is not None:
-            told["reference"] = row.name(told["reference"])
+            told["reference"] = row.name(told["reference"], seen)
         protocols.append(_told(row, told["folds"], divisions[row.folds_by], chosen[row.key], frames, groups, duplicates))
         if not whole:
             whole = told
@@ -203,10 +218,10 @@ def summarise_rows(
     if "published-last-epoch" in by_key:
         last, best = by_key["published-last-epoch"], by_key["published"]
         for name in names:
-            both = {last.name(name): name, best.name(name): name}
-            found = [replace(each, weights=row.name(name)) for row in (last, best) for each in held[row.key] if each.weights == name]
+            both = {last.name(name, seen): name, best.name(name, seen): name}
+            found = [replace(each, weights=row.name(name, seen)) for row in (last, best) for each in held[row.key] if each.weights == name]
             selection = summarise(found, list(both), both, divisions[best.folds_by])["differences"]
-            whole["differences"] += [{**each, "protocol": SELECTION} for each in selection]
+            whole["differences"] += [{**each, "protocol": SELECTION, "optimistic": True} for each in selection]
     whole["protocols"] = protocols
     whole["notes"] = [*_notes(protocols, names), *whole["notes"]]
     return whole

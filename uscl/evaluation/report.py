@@ -38,6 +38,7 @@ LEVEL_NAMES = {"frame": "frame", "video": "video", "video_vote": "video (vote)",
 
 # A protocol on a terminal, below the weights' name: by its key, and whether it is optimistic.
 _SHORT = {
+    ("honest", True): "seen clips, optimistic",
     ("published", True): "published, optimistic",
     ("published-last-epoch", False): "same, last epoch",
     ("published-last-epoch", True): "last ep., optimistic",
@@ -77,8 +78,8 @@ def _reached(summary: dict[str, Any], told: dict[str, Any]) -> str:
         frame = entry["levels"]["frame"]
         low, high = frame["interval"]["balanced_accuracy"]
         value = f"{percent(frame['pooled']['balanced_accuracy'])} % [{percent(low)}, {percent(high)}]"
-        name = called(entry["weights"])
-        verb = "reaches" if name == entry["weights"] else "reach"
+        name = called(entry["name"] if told["key"] == "honest" else entry["weights"])
+        verb = "reach" if entry["weights"] in ("random", "imagenet") else "reaches"
         reached.append(f"{name} {verb} {value} balanced accuracy by frame" if position == 0 else f"{name} {value}")
     honest = f"On {summary['dataset']['groups']} independent groups held out in {folds[0]['count']} folds{repeated}"
     lead = honest if told["key"] == "honest" else f"By the {told['title']}, {folds[0]['count']} folds{repeated}"

@@ -5,7 +5,7 @@ In: what was found. Out: `predictions.parquet`, `report.html`, and `evaluation.j
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ def predictions_table(
     rows: Sequence[Row],
     divisions: Mapping[FoldsBy, Sequence[Folds]],
     held: Mapping[str, Sequence[Held]],
+    seen: Collection[str] = (),
 ) -> pd.DataFrame:
-    """A row per protocol, weights, seed and held-out frame."""
+    """A row per protocol, weights, seed and held-out frame; `seen` as in `summarise_rows`."""
     parts = []
     for row in rows:
         for entry in held[row.key]:
@@ -51,7 +52,7 @@ def predictions_table(
             table["independent_group"] = groups
             table["fold"] = divisions[row.folds_by][entry.seed].fold
             table["seed"] = entry.seed
-            table["weights"] = row.name(entry.weights)
+            table["weights"] = row.name(entry.weights, seen)
             table["protocol"] = row.key
             table["label"] = frames["label"]
             table["predicted"] = np.array(class_names)[entry.probabilities.argmax(axis=1)]

@@ -120,7 +120,13 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
         entries = {entry["name"]: entry for entry in summary["weights"]}
-        name = next((name for name, entry in entries.items() if entry["provenance"]["weights_sha256"] == weights_sha256), None)
+        # What other protocols say of the same weights is named, but is no figure of theirs.
+        judged = [name for name, entry in entries.items() if entry["provenance"]["weights_sha256"] == weights_sha256]
+        name = next((each for each in judged if not entries[each].get("optimistic")), None)
+        if name is None and judged:
+            raise UserError(
+                f"--evaluation {folder}", f"has optimistic figures of them alone ({judged[0]})", "evaluate by the honest protocol"
+            )
         if name is None:
             told = ", ".join(entries)
             raise UserError(f"--evaluation {folder}", f"is of other weights ({told})", "evaluate these, or leave the option out")

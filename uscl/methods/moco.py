@@ -7,7 +7,7 @@ UCL (Basu et al.: Unsupervised contrastive learning of image representations fro
 arXiv 2207.13148) is this method on pairs of near frames with far frames of the same video as hard negatives
 (`pairs.policy: hard-negatives`). As in its published code these pass the network that is trained, with their gradient. That code's
 curriculum, which lets hard negatives come nearer from epoch to epoch, is `pairs.harder_over_epochs`. Not taken over is its one negative of
-other videos, a mean of the four most similar hard negatives of earlier batches: here all keys of the queue are negatives.
+other videos, a mean of the four most similar hard negatives of the batch, weighted by a softmax: here all keys of the queue are negatives.
 """
 
 from __future__ import annotations

@@ -125,7 +125,7 @@ def answer_of_all(evaluations: Sequence[Evaluation]) -> list[str]:
     """The answer in sentences; of several evaluations how many comparisons came out how, then each in one sentence."""
     if len(evaluations) == 1:
         return answer(evaluations[0].summary)
-    rows = main_comparisons(evaluations)
+    rows = [row for row in main_comparisons(evaluations) if not row.get("optimistic")]
     sentences = []
     if rows:
         better = sum(row["established"] and row["difference"] > 0 for row in rows)
