@@ -106,6 +106,9 @@ def test_cross_entropy_of_the_labelled_rows() -> None:
     assert loss.item() == pytest.approx(sum(rows) / 2, abs=1e-12)
     loss.backward()
     assert logits.grad[1].tolist() == [0, 0, 0]
+    weights = torch.tensor([0.3, 2.0, 1.0], dtype=torch.float64)
+    for class_weights in (None, weights):
+        assert torch.autograd.gradcheck(lambda given, w=class_weights: masked_cross_entropy(given, labels, w), (logits,))
 
 
 def test_no_labelled_row_is_zero_with_a_zero_gradient() -> None:

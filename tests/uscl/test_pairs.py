@@ -14,6 +14,7 @@ from scipy import stats
 
 from tests.uscl.tiny_set import write_set
 from uscl import sections
+from uscl.config import load_config
 from uscl.pairs import PairDrawer, VideoIndex, batches, check_batches, index_videos
 from usdata.errors import DataSetError, UserError
 from usdata.manifest import open_dataset
@@ -82,6 +83,15 @@ def test_one_shared_coefficient_and_another_distribution() -> None:
     _, coefficients = draw([9], epochs=3000, coefficients="shared", alpha=3, beta=5)
     assert np.array_equal(coefficients[..., 0], coefficients[..., 1])
     assert stats.kstest(coefficients[:, 0, 0], stats.beta(3, 5).cdf).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("recipe", ["ppi", "meta-uscl"])
+def test_of_meta_uscls_pairs_the_middle_frame_has_the_published_share(recipe: str) -> None:
+    """img[0] * (1 - a) + img[1] * a with a ~ Beta(3, 5), in the published dataloader.py: img[1] is the frame between."""
+    pairs = load_config(recipe).pairs
+    _, outer = draw([9], epochs=3000, policy=pairs.policy, alpha=pairs.alpha, beta=pairs.beta, coefficients=pairs.coefficients)
+    for view in range(2):
+        assert stats.kstest(1 - outer[:, 0, view], stats.beta(3, 5).cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("policy", ["uscl", "ppi"])

@@ -9,12 +9,14 @@ from __future__ import annotations
 import importlib
 
 import torch
+import yaml
 
 from uscl.backbones import Backbone
 from uscl.config import Config
 from uscl.methods.method import Facts, Method, Outcome
 from uscl.methods.own import find_own, one_line, own_settings
 from uscl.processes import world_size
+from uscl.sections import Section
 from usdata.errors import RecipeError, nearest
 
 __all__ = ["METHODS", "Facts", "Method", "Outcome", "find_method", "make_method", "own_settings"]
@@ -101,8 +103,12 @@ def _check_ignored(config: Config, kind: type[Method]) -> None:
         if value != default:
             name = key
             if key in ignored:
-                name = next(f"{key}.{field}" for field, own in value if own != getattr(default, field))
-            raise RecipeError(name, f"changes nothing in method '{config.method}'", "leave it out, or choose another method")
+                field = next(field for field, own in value if own != getattr(default, field))
+                name, default = f"{key}.{field}", getattr(default, field)
+            usual_value = default.model_dump() if isinstance(default, Section) else default
+            text = yaml.safe_dump(usual_value, default_flow_style=True).removesuffix("\n...\n").strip()
+            # The recipe may have set it, for its own method.
+            raise RecipeError(name, f"changes nothing in method '{config.method}'", f"use --set {name}={text}, or choose another method")
 
 
 def check_uses(config: Config, kind: type[Method]) -> None:
