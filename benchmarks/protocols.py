@@ -19,10 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-LEVELS = ("frame", "video", "group")
-RESAMPLES = 2000
+# As `uscl evaluate` calls them, and as they are called here.
+SHOWN = {"frame": "frame", "video": "video", "patient": "group"}
 IMAGENET = "imagenet"
 
 
@@ -94,46 +93,31 @@ def evaluated(asked: argparse.Namespace, name: str, kind: str, *options: object)
 
 def table(rows: list[tuple[str, pd.DataFrame, str]]) -> str:
     """A row for each way of judging and each of the weights; accuracy / balanced accuracy [95 %] in percent by level."""
-    lines = [f"| | weights | {' | '.join(LEVELS)} |", f"|---|---|{'---|' * len(LEVELS)}"]
+    lines = [f"| | weights | {' | '.join(SHOWN.values())} |", f"|---|---|{'---|' * len(SHOWN)}"]
     for told, found, protocol in rows:
         own = found[found["protocol"] == protocol]
         for name in own["weights"].unique():
-            cells = " | ".join(figures(own[own["weights"] == name], level) for level in LEVELS)
+            cells = " | ".join(figures(own[own["weights"] == name], level) for level in SHOWN)
             lines.append(f"| {told} | {name} | {cells} |")
     return "\n".join(lines)
 
 
 def figures(part: pd.DataFrame, level: str) -> str:
-    """Accuracy / balanced accuracy [interval], seeds together; the interval resamples groups, the same way at every level."""
-    matrices = group_matrices(part, level)
-    accuracy, balanced = scores(matrices.sum(axis=0))
-    draws = np.random.default_rng(0).multinomial(len(matrices), np.full(len(matrices), 1 / len(matrices)), size=RESAMPLES)
-    resampled = [scores(np.tensordot(draw, matrices, axes=1))[1] for draw in draws]
-    low, high = np.percentile(resampled, (2.5, 97.5))
-    return f"{accuracy:.1f} / {balanced:.1f} [{low:.1f}, {high:.1f}]"
+    """Accuracy / balanced accuracy [interval] in percent, seeds together, as `uscl evaluate` gives them."""
+    from uscl.evaluation.metrics import Predictions
+    from uscl.evaluation.summary import LEVELS, every_draw, judge
 
-
-def group_matrices(part: pd.DataFrame, level: str) -> NDArray[np.float64]:
-    """(groups, C, C) matrices of truth and prediction by frame, or by the mean probability of what is of one video, or group and label."""
     classes = sorted(part["label"].unique())
-    probabilities = [f"probability_{name}" for name in classes]
-    rows = part[["independent_group", "label", *probabilities]]
-    if level != "frame":
-        unit = part["video_id"] if level == "video" else part["independent_group"]
-        rows = part.groupby([unit.rename("unit"), "seed", "independent_group", "label"], as_index=False)[probabilities].mean()
-    groups = np.unique(rows["independent_group"], return_inverse=True)[1]
-    truth = rows["label"].map(classes.index).to_numpy()
-    predicted = rows[probabilities].to_numpy().argmax(axis=1)
-    matrices = np.zeros((groups.max() + 1, len(classes), len(classes)))
-    np.add.at(matrices, (groups, truth, predicted), 1)
-    return matrices
-
-
-def scores(matrix: NDArray[np.float64]) -> tuple[float, float]:
-    """Accuracy and mean recall in percent; a class that is not there counts in neither."""
-    there = matrix.sum(axis=1) > 0
-    recalls = matrix.diagonal()[there] / matrix.sum(axis=1)[there]
-    return 100 * float(matrix.diagonal().sum() / matrix.sum()), 100 * float(recalls.mean())
+    names, per_seed = sorted(part["independent_group"].unique()), []
+    for _, own in part.groupby("seed"):
+        groups = own["independent_group"].map({name: number for number, name in enumerate(names)}).to_numpy()
+        probabilities = own[[f"probability_{name}" for name in classes]].to_numpy()
+        frames = Predictions(own["label"].map(classes.index).to_numpy(), probabilities, groups)
+        per_seed.append(LEVELS[level](frames, np.unique(own["video_id"], return_inverse=True)[1]))
+    judged = judge(per_seed, every_draw(len(names)))
+    accuracy, balanced = (judged.pooled[metric] for metric in ("accuracy", "balanced_accuracy"))
+    low, high = judged.interval["balanced_accuracy"]
+    return f"{100 * accuracy:.1f} / {100 * balanced:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 if __name__ == "__main__":

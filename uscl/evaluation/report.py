@@ -141,7 +141,8 @@ def protocol(summary: dict[str, Any]) -> list[str]:
         "A video's probabilities are the mean of its frames'. Balanced accuracy (mean recall), macro F1 and AUROC (one against the rest)"
         " are means over the classes that occur among the held-out items.",
         f"Brackets are 95 % intervals from {summary['interval']['resamples']} resamples of whole groups, widened for few groups of unequal"
-        " size. They say how much the choice of held-out groups matters, not how much another training would.",
+        " size, and for classes in which no resample differs. They say how much the choice of held-out groups matters, not how much another"
+        " training would.",
         f"Frames are resized to {settings['image_size']} × {settings['image_size']}, and predicted whole, without augmentation.",
     ]
     if settings["kind"] == "linear":

@@ -28,8 +28,9 @@ EVALUATION = "evaluation.json"
 PREDICTIONS = "predictions.parquet"
 REPORT = "report.html"
 FORMAT_VERSION = 2
+MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_f1")
 FEW_GROUPS = 20
-FEW_GROUPS_OF_A_CLASS = 5
+FEW_GROUPS_OF_A_CLASS = 6
 BOOTSTRAP_SEED = 0
 LEVELS: dict[str, Callable[[Predictions, NDArray[np.int64]], Predictions]] = {
     "frame": lambda frames, videos: frames,
@@ -39,7 +40,7 @@ LEVELS: dict[str, Callable[[Predictions, NDArray[np.int64]], Predictions]] = {
 }
 INTERVAL = (
     "independent groups drawn with replacement, all seeds of a group together; accelerated percentiles for metrics and plain percentiles"
-    " for differences, widened for few groups of unequal size"
+    " for differences, widened for few groups of unequal size and for classes in which no resample differs"
 )
 
 
@@ -68,18 +69,16 @@ def summarise(
     """The content of `evaluation.json`; see the module."""
     group_names, group = np.unique(groups, return_inverse=True)
     videos = np.unique(frames["video_id"].to_numpy(dtype=str), return_inverse=True)[1]
-    draws = metrics.bootstrap_draws(len(group_names), seed=BOOTSTRAP_SEED)
-    # Resamples first, then the jackknife's rows: one pass gives both.
-    draws = np.concatenate([draws, metrics.left_out_draws(len(group_names))])
+    draws = every_draw(len(group_names))
     reference = "random" if "random" in names else names[0]
-    resampled: dict[str, dict[str, Resampled]] = {}
+    judged: dict[str, dict[str, Judgement]] = {}
     entries: list[dict[str, Any]] = []
     for name in names:
         own = [entry for entry in held if entry.weights == name]
         levels = {}
-        resampled[name] = {}
+        judged[name] = {}
         for level in LEVELS:
-            levels[level], resampled[name][level] = _level(level, own, divisions, labels, group, videos, draws, class_names)
+            levels[level], judged[name][level] = _level(level, own, divisions, labels, group, videos, draws, class_names)
         # Thousands of clips' digests say nothing to a reader; what was found by them is told by the guard.
         about = {key: value for key, value in provenance[name].items() if key not in ("clips", "clips_whole")}
         entries.append({"name": name, "provenance": about, "levels": levels})
@@ -99,7 +98,7 @@ def summarise(
         "folds": [_division(division, labels, groups, videos, class_names) for division in divisions],
         "weights": entries,
         "reference": reference if len(names) > 1 else None,
-        "differences": _differences(names, reference, entries, resampled) if len(names) > 1 else [],
+        "differences": _differences(names, reference, judged) if len(names) > 1 else [],
         "interval": {
             "method": INTERVAL,
             "level": metrics.LEVEL,
@@ -112,6 +111,58 @@ def summarise(
     }
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """What held-out predictions of all seeds are worth on one level.
+
+    Attributes:
+        pooled: Metric to its value, see the module.
+        interval: Metric to [low, high], or None where it has none.
+        quantile: How many standard deviations the intervals reach.
+        resampled: The metrics over the resamples of groups, and over the groups left out.
+        class_items: (groups, C) items of each class in each group.
+    """
+
+    pooled: dict[str, float | None]
+    interval: dict[str, list[float] | None]
+    quantile: float
+    resampled: Resampled
+    class_items: NDArray[np.int64]
+
+
+def every_draw(group_count: int) -> NDArray[np.int64]:
+    """(R + groups, groups): the resamples of groups, and behind them the jackknife's rows: one pass gives both."""
+    draws = metrics.bootstrap_draws(group_count, seed=BOOTSTRAP_SEED)
+    return np.concatenate([draws, metrics.left_out_draws(group_count)])
+
+
+def judge(per_seed: list[Predictions], draws: NDArray[np.int64]) -> Judgement:
+    """All metrics of the predictions of each seed, with their intervals.
+
+    Args:
+        per_seed: Of one level, each of all groups.
+        draws: From `every_draw`.
+    """
+    class_items = metrics.group_confusions(per_seed[0], draws.shape[1]).sum(axis=2)
+    quantile = metrics.widened_quantile(class_items)
+    groups = float(metrics.effective_groups(class_items).sum())
+    resampled = metrics.resample(per_seed, draws)
+    pooled = metrics.pooled_scores(per_seed)
+
+    def ends(name: str) -> list[float] | None:
+        if name not in MEANS_OVER_CLASSES:
+            return _interval(resampled.overall[name], quantile, None if name in metrics.LOWER_IS_BETTER else groups)
+        found, recalls = _interval(resampled.overall[name], quantile, None), resampled.by_class["recall"][: metrics.RESAMPLES]
+        value = pooled[name]
+        if found is None or value is None:
+            return None
+        # What is always right can only be worse, what is always wrong only better.
+        below, above = (metrics.unvarying_reach(recalls, class_items, at=end) for end in (1.0, 0.0))
+        return [min(max(end, 0.0), 1.0) for end in metrics.with_reach(found, value, below, above)]
+
+    return Judgement(pooled, {name: ends(name) for name in metrics.METRICS}, quantile, resampled, class_items)
+
+
 def _level(
     level: str,
     own: list[Held],
@@ -121,8 +172,8 @@ def _level(
     videos: NDArray[np.int64],
     draws: NDArray[np.int64],
     class_names: list[str],
-) -> tuple[dict[str, Any], Resampled]:
-    """All metrics of one of the weights on one level, and the resampled values."""
+) -> tuple[dict[str, Any], Judgement]:
+    """All metrics of one of the weights on one level."""
     per_seed, per_fold = [], []
     for entry in own:
         division = divisions[entry.seed]
@@ -131,32 +182,26 @@ def _level(
         for number, _, test in division:
             held_out = LEVELS[level](frames.take(test), videos[test])
             per_fold.append({"seed": entry.seed, "fold": number, "items": len(held_out.truth), **metrics.scores(held_out)})
+    judged = judge(per_seed, draws)
     pooled = metrics.concatenate(per_seed)
-    class_items = metrics.group_confusions(per_seed[0], draws.shape[1]).sum(axis=2)
-    quantile = metrics.widened_quantile(class_items)
-    groups = float(metrics.effective_groups(class_items).sum())
-    resampled = metrics.resample(per_seed, draws)
     by_seed = [{"seed": entry.seed, **metrics.scores(items)} for entry, items in zip(own, per_seed, strict=True)]
     rows = metrics.pooled_per_class(per_seed)
     return {
         "items": len(per_seed[0].truth),
-        "pooled": metrics.pooled_scores(per_seed),
-        "interval": {
-            name: _interval(resampled.overall[name], quantile, None if name in metrics.LOWER_IS_BETTER else groups)
-            for name in metrics.METRICS
-        },
-        "quantile": quantile,
+        "pooled": judged.pooled,
+        "interval": judged.interval,
+        "quantile": judged.quantile,
         "over_folds": {name: metrics.spread([fold[name] for fold in per_fold]) for name in metrics.METRICS},
         "over_seeds": {name: metrics.spread([seed[name] for seed in by_seed]) for name in metrics.METRICS},
         "per_fold": per_fold,
         "per_seed": by_seed,
         "per_class": [
-            {"class": name, **rows[index], "interval": _class_intervals(resampled, class_items, index)}
+            {"class": name, **rows[index], "interval": _class_intervals(judged.resampled, judged.class_items, index)}
             for index, name in enumerate(class_names)
         ],
         "confusion": metrics.confusion(pooled).tolist(),
         "reliability": metrics.reliability(pooled),
-    }, resampled
+    }, judged
 
 
 def _class_intervals(resampled: Resampled, class_items: NDArray[np.int64], index: int) -> dict[str, list[float] | None]:
@@ -176,30 +221,31 @@ def _defined(ends: list[float]) -> list[float] | None:
     return ends if np.isfinite(ends).all() else None
 
 
-def _differences(
-    names: list[str], reference: str, entries: list[dict[str, Any]], resampled: dict[str, dict[str, Resampled]]
-) -> list[dict[str, Any]]:
+def _differences(names: list[str], reference: str, judged: dict[str, dict[str, Judgement]]) -> list[dict[str, Any]]:
     """Each of the weights less the reference, by the same resamples of groups; metrics that are not defined are left out."""
-    levels_of = {entry["name"]: entry["levels"] for entry in entries}
     found = []
     for name in names:
         if name == reference:
             continue
         for level in LEVELS:
-            own, other = levels_of[name][level], levels_of[reference][level]
+            one, two = judged[name][level], judged[reference][level]
+            recalls = one.resampled.by_class["recall"] - two.resampled.by_class["recall"]
+            reach = metrics.unvarying_reach(recalls[: metrics.RESAMPLES], one.class_items)
             for metric in metrics.METRICS:
-                values = resampled[name][level].overall[metric] - resampled[reference][level].overall[metric]
-                ends = _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=own["quantile"]))
-                if ends is None or own["pooled"][metric] is None or other["pooled"][metric] is None:
+                values = one.resampled.overall[metric] - two.resampled.overall[metric]
+                ends = _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=one.quantile))
+                own, other = one.pooled[metric], two.pooled[metric]
+                if ends is None or own is None or other is None:
                     continue
-                low, high = ends
+                difference = own - other
+                low, high = metrics.with_reach(ends, difference, reach, reach) if metric in MEANS_OVER_CLASSES else ends
                 found.append(
                     {
                         "weights": name,
                         "reference": reference,
                         "level": level,
                         "metric": metric,
-                        "difference": own["pooled"][metric] - other["pooled"][metric],
+                        "difference": difference,
                         "interval": [low, high],
                         "established": low > 0 or high < 0,
                     }

@@ -40,7 +40,9 @@ from uscl.evaluation.metrics.resampling import (
     left_out_draws,
     resample,
     resampled_scores,
+    unvarying_reach,
     widened_quantile,
+    with_reach,
 )
 
 __all__ = [
@@ -81,5 +83,7 @@ __all__ = [
     "scores",
     "scores_of_confusion",
     "spread",
+    "unvarying_reach",
     "widened_quantile",
+    "with_reach",
 ]

@@ -204,6 +204,40 @@ def interval(
     return [float(low), float(high)]
 
 
+def unvarying_reach(values: NDArray[np.float64], class_items: NDArray[np.int64], *, at: float | None = None) -> float:
+    """How far a mean over classes may lie from what was found, for the sake of classes in which no resample differs.
+
+    A class of few groups that are all right adds nothing to the spread of a mean over classes, and still its next patient may be wrong.
+    Not refused at level 0.95 are shares p whose product over these classes, each to the power of its groups, is 0.025 and more; their mean
+    is farthest where all of it falls on the class with the fewest groups, so it is (1 - 0.025 to the power 1 / groups) / classes.
+
+    Args:
+        values: (R, C) resampled shares of each class that is held to vary (recalls, or differences of two recalls).
+        class_items: (groups, C) items of each class in each group.
+        at: Of the classes that do not vary only those whose every value is this one.
+
+    Returns:
+        0 where all classes vary.
+    """
+    occurs = class_items.sum(axis=0) > 0
+    own, effective = values[:, occurs], effective_groups(class_items)
+    still = []
+    for column, groups in zip(own.T, effective, strict=True):
+        known = column[np.isfinite(column)]
+        if len(known) and np.ptp(known) == 0.0 and at in (None, known[0]):
+            still.append(float(groups))
+    return (1 - float(((1 - LEVEL) / 2) ** (1 / min(still)))) / len(effective) if still else 0.0
+
+
+def with_reach(ends: Sequence[float], value: float, below: float, above: float) -> list[float]:
+    """An interval [low, high] around a value that reaches farther, by what does not hang together with it.
+
+    In squares, as MOVER puts intervals of independent parts together (Zou & Donner, Statistics in Medicine 2008).
+    """
+    low, high = ends
+    return [float(value - np.hypot(value - low, below)), float(value + np.hypot(high - value, above))]
+
+
 def _weighted(values: NDArray[Any], draws: NDArray[np.int64]) -> NDArray[np.float64]:
     """(R, ...) sums over groups of (groups, ...) values, each as often as it was drawn."""
     return np.tensordot(draws.astype(np.float64), values.astype(np.float64), axes=1)
