@@ -122,7 +122,7 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
         entries = {entry["name"]: entry for entry in summary["weights"]}
         # What other protocols say of the same weights is named, but is no figure of theirs.
         judged = [name for name, entry in entries.items() if entry["provenance"]["weights_sha256"] == weights_sha256]
-        name = next((each for each in judged if not entries[each].get("optimistic")), None)
+        name = next((each for each in judged if entries[each].get("protocol", "honest") == "honest"), None)
         if name is None and judged:
             raise UserError(
                 f"--evaluation {folder}", f"has optimistic figures of them alone ({judged[0]})", "evaluate by the honest protocol"
@@ -130,10 +130,11 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
         if name is None:
             told = ", ".join(entries)
             raise UserError(f"--evaluation {folder}", f"is of other weights ({told})", "evaluate these, or leave the option out")
+        warned = name.removeprefix(entries[name].get("weights", name))
         shown = dict.fromkeys([name, *(other for other in ("random", "imagenet") if other in entries)])
         rows = [
             (
-                "these weights" if each == name else each,
+                f"these weights{warned}" if each == name else each,
                 level,
                 *(_with_interval(figures, metric) for metric in ("balanced_accuracy", "macro_f1", "accuracy")),
             )

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from uscl.backbones import PIXEL_MEAN, PIXEL_STD, Backbone, find_timm
 from uscl.exporting.backbone_file import metadata_of, timm_call, timm_name
 from uscl.exporting.tensor_file import write_tensors
@@ -13,13 +16,14 @@ from usdata.errors import UserError
 from usdata.files import write_json
 
 TENSORS, CONFIG = "model.safetensors", "config.json"
+TOLERANCE = 1e-4
 
 
 def write_timm(folder: Path, backbone: Backbone, facts: Mapping[str, Any], size: int) -> str:
     """Write both files, load them into timm's network as a check, and return Markdown that says how they are used.
 
     Raises:
-        UserError: timm is not installed, or its network does not take the tensors.
+        UserError: timm is not installed, or its network does not take the tensors, or gives other features with them.
     """
     timm = find_timm()
     name = timm_name(backbone)
@@ -43,14 +47,27 @@ def write_timm(folder: Path, backbone: Backbone, facts: Mapping[str, Any], size:
         config["model_args"] = settings
     write_json(folder / CONFIG, config)
     try:
-        timm.create_model(name, num_classes=0, checkpoint_path=str(folder / TENSORS), **settings)
+        network = timm.create_model(name, num_classes=0, checkpoint_path=str(folder / TENSORS), **settings)
     except (RuntimeError, KeyError, ValueError) as error:
         raise UserError(
             backbone.name, f"does not load into timm's {name} ({' '.join(str(error).split())[:160]})", "use another timm"
         ) from None
+    if (largest := _difference(backbone, network, size)) > TOLERANCE:
+        reason = f"gives other features in timm's {name} than here (up to {largest:.2g}, allowed are {TOLERANCE:g})"
+        raise UserError(backbone.name, f"{reason}; nothing was written", "use another timm, and report this")
     return f"""```python
 import timm
 
 network = {timm_call(backbone, TENSORS)}
 network = timm.create_model("local-dir:.", pretrained=True)  # the same, by {CONFIG}
 ```"""
+
+
+def _difference(backbone: Backbone, network: nn.Module, size: int) -> float:
+    """The largest difference of the two networks' features of noise, over the largest feature."""
+    gray = torch.randn(2, 1, size, size, generator=torch.Generator().manual_seed(0))
+    was_training = backbone.training
+    with torch.inference_mode():
+        ours, theirs = backbone.eval()(gray), network.eval()(gray.repeat(1, 3, 1, 1))
+    backbone.train(was_training)
+    return float((ours - theirs).abs().max() / ours.abs().max().clamp(min=1.0))

@@ -16,6 +16,7 @@ from tests.uscl.evaluation.scan_sets import build_scans, cropped, smaller_and_br
 from uscl.backbones import seeded_backbone
 from uscl.cli import app
 from uscl.evaluation import EvaluationResult, evaluate
+from uscl.evaluation.reporting.collection import answer_of_all, read_evaluations
 from uscl.train import pretrain
 from usdata.errors import UserError
 from usdata.manifest import open_dataset
@@ -79,6 +80,11 @@ def test_an_overlap_is_allowed_by_name_and_said(folder: Path, tmp_path: Path) ->
     said = "Figures of run are optimistic: 2 of 8 clips are not new to it (2 stand in what it was pretrained on)."
     assert said in result.summary["notes"]
     assert said in (result.folder / "report.html").read_text()
+    name = "run (optimistic: has seen test clips)"
+    assert [(entry["name"], entry["optimistic"]) for entry in result.summary["weights"]] == [("random", False), (name, True)]
+    assert set(result.predictions["weights"]) == {"random", name}
+    assert {(each["weights"], each["optimistic"]) for each in result.summary["differences"]} == {(name, True)}
+    assert not [line for line in answer_of_all([read_evaluations([result.folder])[0]] * 2) if line.startswith("Of ")]
     assert str(folder) not in (result.folder / "evaluation.json").read_text()
 
 

@@ -216,3 +216,23 @@ def test_own_folds_that_leak_are_refused_by_the_honest_protocol_and_told_by_the_
         {"seed": 0, "independent_groups": 4, "groups": 4, "patients": 0, "videos": 0, "equal_frames": 0, "duplicate_pairs": 0}
     ]
     assert "4 of 4 independent groups stand on both sides" in (found.folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_choosing_epochs_by_training_groups_gains_nothing_on_noise(tmp_path: Path) -> None:
+    """The evaluator's own choice, over five divisions; the best test epoch of the same folds gains."""
+    labels = [("a", "b")[group % 2] for group in range(24) for _ in range(2)]
+    data = write_texture_set(
+        tmp_path / "noise",
+        textures=("blotches",) * 48,
+        labels=labels,
+        groups=[f"group{video // 2}" for video in range(48)],
+        frames_per_video=2,
+        size=SIZE,
+    )
+    settings: dict[str, Any] = {"weights": ["random"], "image_size": SIZE, "folds": 4, "seeds": 5, "epochs": 10}
+    result = evaluate("finetune", data, out=tmp_path / "out", protocol="both", choose_epochs=True, **settings)
+    reached = {key: entry(result, key)["levels"]["frame"]["pooled"]["balanced_accuracy"] for key in ("honest", "published")}
+    assert reached["honest"] < 0.56
+    assert reached["published"] > reached["honest"] + 0.05

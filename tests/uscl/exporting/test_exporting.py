@@ -199,12 +199,29 @@ def test_the_card_says_what_is_known_and_an_evaluation_of_these_weights(run: Pat
     assert "<i>" not in card
     assert "SimCLR" in card
     assert "chen2021uscl" in card
-    own = next(entry for entry in result.summary["weights"] if entry["name"] == "run")["levels"]["frame"]
+    seen = "(optimistic: has seen test clips)"
+    own = next(entry for entry in result.summary["weights"] if entry["name"] == f"run {seen}")["levels"]["frame"]
     low, high = own["interval"]["balanced_accuracy"]
-    assert f"| these weights | frame | {own['pooled']['balanced_accuracy']:.3f} [{low:.3f}, {high:.3f}] |" in card
+    assert f"| these weights {seen} | frame | {own['pooled']['balanced_accuracy']:.3f} [{low:.3f}, {high:.3f}] |" in card
     assert "| random | frame |" in card
     assert str(tmp_path) not in card
 
+    evaluate(
+        "knn",
+        textures,
+        weights=[str(run)],
+        out=tmp_path / "published",
+        folds=2,
+        allow_overlap=["run"],
+        image_size=SIZE,
+        protocol="published",
+        folds_by="frame",
+    )
+    digest = result.summary["weights"][1]["provenance"]["weights_sha256"]
+    with pytest.raises(
+        UserError, match=r"has optimistic figures of them alone \(run \(optimistic: published protocol, folds by frame, has seen"
+    ):
+        evaluation_section(tmp_path / "published", digest)
     for folder, said in ((tmp_path / "out", "holds no evaluation.json"), (tmp_path / "evaluation", "is of other weights")):
         with pytest.raises(UserError, match=said):
             evaluation_section(folder, "00")
