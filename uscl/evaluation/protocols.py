@@ -202,7 +202,7 @@ def summarise_rows(
             own = entry["name"]
             optimistic = row.optimistic or own in seen
             entry |= {"weights": own, "protocol": row.key, "optimistic": optimistic, "name": row.name(own, seen)}
-        for each in told["differences"]:
+        for each in [*told["differences"], *told["pairs"]]:
             optimistic = row.optimistic or each["weights"] in seen or each["reference"] in seen
             each |= {"weights": row.name(each["weights"], seen), "reference": row.name(each["reference"], seen)}
             each |= {"protocol": row.key, "optimistic": optimistic}
@@ -214,6 +214,7 @@ def summarise_rows(
         else:
             whole["weights"] += told["weights"]
             whole["differences"] += told["differences"]
+            whole["pairs"] += told["pairs"]
     by_key = {row.key: row for row in rows}
     if "published-last-epoch" in by_key:
         last, best = by_key["published-last-epoch"], by_key["published"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,7 @@ def summarise(
         "weights": entries,
         "reference": reference if len(names) > 1 else None,
         "differences": _differences(names, reference, judged) if len(names) > 1 else [],
+        "pairs": _pairs(names, reference, judged),
         "interval": {
             "method": INTERVAL,
             "level": metrics.LEVEL,
@@ -222,34 +223,51 @@ def _defined(ends: list[float]) -> list[float] | None:
 
 
 def _differences(names: list[str], reference: str, judged: dict[str, dict[str, Judgement]]) -> list[dict[str, Any]]:
-    """Each of the weights less the reference, by the same resamples of groups; metrics that are not defined are left out."""
+    """Each of the weights less the reference."""
+    return [
+        row for name in names if name != reference for row in _difference(name, reference, judged[name], judged[reference], metrics.METRICS)
+    ]
+
+
+def _pairs(names: list[str], reference: str, judged: dict[str, dict[str, Judgement]]) -> list[dict[str, Any]]:
+    """Each later one of the other weights less each earlier one, by the metrics of the named class alone."""
+    others = [name for name in names if name != reference]
+    return [
+        row
+        for place, earlier in enumerate(others)
+        for later in others[place + 1 :]
+        for row in _difference(later, earlier, judged[later], judged[earlier], metrics.RESAMPLED_METRICS)
+    ]
+
+
+def _difference(
+    name: str, reference: str, judged: dict[str, Judgement], judged_reference: dict[str, Judgement], compared: Sequence[str]
+) -> list[dict[str, Any]]:
+    """One of the weights less another, by the same resamples of groups; metrics that are not defined are left out."""
     found = []
-    for name in names:
-        if name == reference:
-            continue
-        for level in LEVELS:
-            one, two = judged[name][level], judged[reference][level]
-            recalls = one.resampled.by_class["recall"] - two.resampled.by_class["recall"]
-            reach = metrics.unvarying_reach(recalls[: metrics.RESAMPLES], one.class_items)
-            for metric in metrics.METRICS:
-                values = one.resampled.overall[metric] - two.resampled.overall[metric]
-                ends = _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=one.quantile))
-                own, other = one.pooled[metric], two.pooled[metric]
-                if ends is None or own is None or other is None:
-                    continue
-                difference = own - other
-                low, high = metrics.with_reach(ends, difference, reach, reach) if metric in MEANS_OVER_CLASSES else ends
-                found.append(
-                    {
-                        "weights": name,
-                        "reference": reference,
-                        "level": level,
-                        "metric": metric,
-                        "difference": difference,
-                        "interval": [low, high],
-                        "established": low > 0 or high < 0,
-                    }
-                )
+    for level in LEVELS:
+        one, two = judged[level], judged_reference[level]
+        recalls = one.resampled.by_class["recall"] - two.resampled.by_class["recall"]
+        reach = metrics.unvarying_reach(recalls[: metrics.RESAMPLES], one.class_items)
+        for metric in compared:
+            values = one.resampled.overall[metric] - two.resampled.overall[metric]
+            ends = _defined(metrics.interval(values[: metrics.RESAMPLES], quantile=one.quantile))
+            own, other = one.pooled[metric], two.pooled[metric]
+            if ends is None or own is None or other is None:
+                continue
+            difference = own - other
+            low, high = metrics.with_reach(ends, difference, reach, reach) if metric in MEANS_OVER_CLASSES else ends
+            found.append(
+                {
+                    "weights": name,
+                    "reference": reference,
+                    "level": level,
+                    "metric": metric,
+                    "difference": difference,
+                    "interval": [low, high],
+                    "established": low > 0 or high < 0,
+                }
+            )
     return found
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
+from scipy.stats import norm
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix
 
 from tests.uscl.evaluation.texture_set import video_name, write_texture_set
@@ -21,7 +22,9 @@ from uscl.backbones import seeded_backbone
 from uscl.evaluation import EvaluationResult, evaluate
 from uscl.evaluation.features import frozen_activations, pooled_features
 from uscl.evaluation.finetune import flip_and_crop
+from uscl.evaluation.metrics import RESAMPLES
 from uscl.evaluation.report import answer, print_evaluation
+from uscl.evaluation.summary import every_draw
 from uscl.evaluation.weights import result_names
 from uscl.frames import open_store
 from uscl.models import load_backbone
@@ -297,6 +300,26 @@ def test_the_answer_is_true_to_the_figures(result: EvaluationResult) -> None:
     assert difference["established"] == (low > 0 or high < 0)
     assert ("not established" in sentences) == (not difference["established"])
     assert any("12 independent groups the intervals are rough" in note for note in result.summary["notes"])
+
+
+def test_every_two_weights_are_compared_on_the_same_resamples(textures: Path, other_weights: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second.safetensors"
+    save_file({name: value.contiguous() for name, value in seeded_backbone("resnet18", 9).state_dict().items()}, second)
+    weights = ["random", str(other_weights), str(second)]
+    found = evaluate("knn", textures, weights=weights, out=tmp_path / "out", image_size=SIZE)
+    (pair,) = (each for each in found.summary["pairs"] if (each["level"], each["metric"]) == ("frame", "accuracy"))
+    assert (pair["weights"], pair["reference"]) == ("second.safetensors", "other.safetensors")
+    parts = [part.sort_values("frame_id") for _, part in found.predictions.groupby("weights", sort=True)]  # other, random, second
+    right = [(part["label"] == part["predicted"]).to_numpy() for part in parts]
+    assert pair["difference"] == pytest.approx(right[2].mean() - right[0].mean())
+    # The same the slow way: whole groups drawn, both weights judged on what was drawn.
+    groups = np.unique(parts[0]["independent_group"], return_inverse=True)[1]
+    rows = [np.flatnonzero(groups == group) for group in range(12)]
+    drawn = [np.concatenate([rows[group] for group in np.repeat(np.arange(12), times)]) for times in every_draw(12)[:RESAMPLES]]
+    values = [right[2][own].mean() - right[0][own].mean() for own in drawn]
+    quantile = found.summary["interval"]["quantiles"]["frame"]
+    assert pair["interval"] == pytest.approx(np.quantile(values, norm.cdf([-quantile, quantile])).tolist())
+    assert "second.safetensors less other.safetensors" in (found.folder / "report.html").read_text()
 
 
 def test_terminal_output_fits_80_columns(result: EvaluationResult) -> None:

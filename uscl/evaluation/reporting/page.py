@@ -33,6 +33,8 @@ from usdata.console import safe_text
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 CHART_LEVELS = ("frame", "video", "patient")
 CURVE_LEVELS = ("frame", "patient")
+# Rows of differences between weights of which neither is the reference; evaluation.json has all.
+MOST_PAIRS = 30
 COMPARED_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "auroc")
 # Told as they are, the others in percent.
 PLAIN_METRICS = ("brier_score", "log_loss")
@@ -114,6 +116,9 @@ def figure(metric: str, value: float | None) -> str:
 def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> dict[str, Any]:
     summary = evaluation.summary
     chance = 1 / len(summary["dataset"]["classes"])
+    compared = [row for row in summary.get("differences", []) if row["metric"] in COMPARED_METRICS and row["level"] in CHART_LEVELS]
+    pairs = [row for row in summary.get("pairs", []) if row["metric"] == MAIN_METRIC and row["level"] in CHART_LEVELS]
+    compared += pairs[:MOST_PAIRS]
     return {
         "anchor": f"e{number}",
         "evaluation": evaluation,
@@ -123,10 +128,9 @@ def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> 
         "bars": [_bars(summary, entry, chance) for entry in summary["weights"]],
         "metrics": _metrics(summary),
         "classes": _classes(summary),
-        "differences": _differences(
-            [row for row in summary.get("differences", []) if row["metric"] in COMPARED_METRICS and row["level"] in CHART_LEVELS]
-        ),
-        "span": _span(summary.get("differences", [])),
+        "differences": _differences(compared),
+        "more_pairs": max(0, len(pairs) - MOST_PAIRS),
+        "span": _span(compared),
         "reliability": _reliability(summary),
         "efficiency": _efficiency(summary, chance),
         "chance": chance,
