@@ -150,7 +150,9 @@ def small_class_coverage(sizes: tuple[int, ...], recalls: tuple[float, ...], run
         values = metrics.resampled_scores(matrices, every)["balanced_accuracy"]
         estimate = metrics.scores_of_confusion(matrices.sum(axis=0).astype(float))["balanced_accuracy"]
         skew = metrics.acceleration(values[RESAMPLES:])
-        plain = metrics.interval(values[:RESAMPLES], quantile=metrics.widened_quantile(matrices.sum(axis=2)), skew=skew)
+        items = matrices.sum(axis=2)
+        all_right = float(metrics.effective_groups(items).sum())
+        plain = metrics.interval(values[:RESAMPLES], quantile=metrics.widened_quantile(items), skew=skew, groups=all_right)
         reaching = metrics.with_reach(plain, float(estimate), *reaches([matrices], every[:RESAMPLES], paired=False))
         for kind, (low, high) in ((OURS, plain), (REACHING, reaching)):
             found[kind].append((low <= np.mean(recalls) <= min(high, 1.0), min(high, 1.0) - max(low, 0.0)))

@@ -30,7 +30,6 @@ REPORT = "report.html"
 FORMAT_VERSION = 2
 MEANS_OVER_CLASSES = ("balanced_accuracy", "macro_f1")
 FEW_GROUPS = 20
-FEW_GROUPS_OF_A_CLASS = 6
 BOOTSTRAP_SEED = 0
 LEVELS: dict[str, Callable[[Predictions, NDArray[np.int64]], Predictions]] = {
     "frame": lambda frames, videos: frames,
@@ -151,12 +150,10 @@ def judge(per_seed: list[Predictions], draws: NDArray[np.int64]) -> Judgement:
     pooled = metrics.pooled_scores(per_seed)
 
     def ends(name: str) -> list[float] | None:
-        if name not in MEANS_OVER_CLASSES:
-            return _interval(resampled.overall[name], quantile, None if name in metrics.LOWER_IS_BETTER else groups)
-        found, recalls = _interval(resampled.overall[name], quantile, None), resampled.by_class["recall"][: metrics.RESAMPLES]
-        value = pooled[name]
-        if found is None or value is None:
-            return None
+        found = _interval(resampled.overall[name], quantile, None if name in metrics.LOWER_IS_BETTER else groups)
+        value, recalls = pooled[name], resampled.by_class["recall"][: metrics.RESAMPLES]
+        if found is None or value is None or name not in MEANS_OVER_CLASSES:
+            return found
         # What is always right can only be worse, what is always wrong only better.
         below, above = (metrics.unvarying_reach(recalls, class_items, at=end) for end in (1.0, 0.0))
         return [min(max(end, 0.0), 1.0) for end in metrics.with_reach(found, value, below, above)]
@@ -317,7 +314,7 @@ def _notes(
     in_group = np.unique(np.stack([group, labels], axis=1), axis=0)
     for index, name in enumerate(class_names):
         count = int((in_group[:, 1] == index).sum())
-        if count < FEW_GROUPS_OF_A_CLASS:
+        if count < metrics.SMALL_CLASS:
             told = f"{count} independent group{'s' if count != 1 else ''}"
             notes.append(f"Class '{name}' stands in {told}: how its figures would change with others can hardly be told from so few.")
     several = int((np.bincount(in_group[:, 0]) > 1).sum())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from uscl.evaluation import metrics
 from uscl.evaluation.folds import Folds
 from uscl.evaluation.report import called
-from uscl.evaluation.summary import FEW_GROUPS, FEW_GROUPS_OF_A_CLASS
+from uscl.evaluation.summary import FEW_GROUPS
 from uscl.segmentation.held_out import HeldOut
 from uscl.segmentation.instances import average_precision, true_instances
 from uscl.segmentation.masks import Masks
@@ -110,7 +110,7 @@ def notes(summary: Mapping[str, Any]) -> list[str]:
     if data["groups"] < FEW_GROUPS:
         found.append(f"With {data['groups']} independent groups the intervals are rough.")
     for each in data["classes"]:
-        if each["groups"] < FEW_GROUPS_OF_A_CLASS:
+        if each["groups"] < metrics.SMALL_CLASS:
             told = f"{each['groups']} independent group{'s' if each['groups'] != 1 else ''}"
             found.append(
                 f"Class '{each['class']}' stands in {told}: how its figures would change with others can hardly be told from so few."

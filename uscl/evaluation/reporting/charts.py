@@ -110,6 +110,24 @@ def curves(given: Sequence[Curve], *, x_name: str, mark: float | None, said: str
     return _svg("plot", PLOT_WIDTH, PLOT_HEIGHT, said, parts) + legend([curve.name for curve in given])
 
 
+def roc(given: Sequence[tuple[str, NDArray[np.float64], NDArray[np.float64]]], *, said: str) -> Markup:
+    """Receiver operating characteristics: the share of a class that is found, over the share of the others that is taken for it.
+
+    Args:
+        given: Name, (n,) false and (n,) true positive rates, both rising from 0 to 1.
+        said: What they say, with the numbers.
+    """
+    width, height = PLOT_WIDTH - LEFT - RIGHT, PLOT_HEIGHT - TOP - BOTTOM
+    parts = [_frame(lambda value: TOP + height * (1 - value))]
+    parts.append(Markup('<line class="mark" x1="{}" y1="{}" x2="{}" y2="{}"/>').format(LEFT, TOP + height, LEFT + width, TOP))
+    for number, (_, wrong, right) in enumerate(given):
+        points = " ".join(f"{LEFT + width * x:.1f},{TOP + height * (1 - y):.1f}" for x, y in zip(wrong, right, strict=True))
+        parts.append(Markup('<polyline class="{} curve" points="{}"/>').format(_colour(number), points))
+    parts += _ticks_across(TOP + height + 14)
+    parts.append(_x_name("others taken for it"))
+    return _svg("plot", PLOT_WIDTH, PLOT_HEIGHT, said, parts) + legend([name for name, _, _ in given])
+
+
 def reliability(bins: Sequence[dict[str, float | int | None]], *, said: str) -> Markup:
     """A reliability diagram: how often the winning class is right, over its mean probability; below it how many items each bin holds."""
     filled = [entry for entry in bins if entry["count"]]
@@ -135,9 +153,7 @@ def reliability(bins: Sequence[dict[str, float | int | None]], *, said: str) -> 
         title = f"{count} with probability {100 * low:.0f} to {100 * high:.0f} %: {100 * accuracy:.0f} % right"
         dot = Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>')
         parts.append(dot.format(at_x(confidence), at_y(accuracy), title))
-    for tick in (0, 0.5, 1):
-        label = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="{}">{:.0f} %</text>')
-        parts.append(label.format(at_x(tick), floor + 14, "end" if tick == 1 else "middle", 100 * tick))
+    parts += _ticks_across(floor + 14)
     parts.append(_x_name("probability of the winning class, and items below"))
     return _svg("plot", PLOT_WIDTH, PLOT_HEIGHT, said, parts)
 
@@ -182,6 +198,13 @@ def _frame(at_y: Callable[[float], float]) -> Markup:
             label = Markup('<text class="quiet" x="{}" y="{:.1f}" text-anchor="end">{:.0f} %</text>')
             parts.append(label.format(LEFT - 6, at_y(tick) + 4, 100 * tick))
     return Markup("").join(parts)
+
+
+def _ticks_across(y: float) -> list[Markup]:
+    """Percentages below a plot from 0 to 1."""
+    label = Markup('<text class="quiet" x="{:.1f}" y="{}" text-anchor="{}">{:.0f} %</text>')
+    width = PLOT_WIDTH - LEFT - RIGHT
+    return [label.format(LEFT + width * tick, y, "end" if tick == 1 else "middle", 100 * tick) for tick in (0, 0.5, 1)]
 
 
 def _x_name(text: str) -> Markup:

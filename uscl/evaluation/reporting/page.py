@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup, escape
 
 from uscl.evaluation.report import (
@@ -35,6 +36,8 @@ CHART_LEVELS = ("frame", "video", "patient")
 CURVE_LEVELS = ("frame", "patient")
 # Rows of differences between weights of which neither is the reference; evaluation.json has all.
 MOST_PAIRS = 30
+# Classes that have a receiver operating characteristic, and points of each.
+MOST_CURVES, CURVE_POINTS = 8, 200
 COMPARED_METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "auroc")
 # Told as they are, the others in percent.
 PLAIN_METRICS = ("brier_score", "log_loss")
@@ -131,6 +134,7 @@ def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> 
         "differences": _differences(compared),
         "more_pairs": max(0, len(pairs) - MOST_PAIRS),
         "span": _span(compared),
+        "roc": _roc(evaluation),
         "reliability": _reliability(summary),
         "efficiency": _efficiency(summary, chance),
         "chance": chance,
@@ -202,9 +206,9 @@ def _classes(summary: Mapping[str, Any]) -> dict[str, Any]:
     shown = [metric for metric in CLASS_METRIC_NAMES if metric in first]
     blocks = []
     for entry in summary["weights"]:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for row in entry["levels"]["frame"]["per_class"]:
-            told = {"pooled": row, "interval": row.get("interval", {})}
+            told = _class_told(entry, len(rows))
             rows.append({"size": sizes[row["class"]], "cells": [_told(metric, told) for metric in shown]})
         blocks.append({"name": called(entry["name"]), "rows": rows})
     return {"heads": [f"{CLASS_METRIC_NAMES[metric]} %" for metric in shown], "blocks": blocks}
@@ -225,6 +229,38 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         bar = charts.interval_bar(row["difference"], row["interval"], low=-span, high=span, mark=0, said=said)
         found.append({**row, "told": told, "ends": ends, "bar": bar, "called": METRIC_NAMES[row["metric"]]})
     return found
+
+
+def _roc(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Of each class (of two the second) the curves of all weights, by held-out frames of the first seed."""
+    from sklearn.metrics import roc_curve
+
+    summary, predictions = evaluation.summary, evaluation.predictions
+    classes = summary["dataset"]["classes"]
+    if predictions.empty:
+        return []
+    found = []
+    for index, name in list(enumerate(classes))[1 if len(classes) == 2 else 0 :][:MOST_CURVES]:
+        drawn, told = [], []
+        for entry in main_entries(dict(summary)):
+            own = predictions[(predictions["weights"] == entry["name"]) & (predictions["seed"] == 0)]
+            truth = (own["label"] == name).to_numpy()
+            if truth.all() or not truth.any():
+                continue
+            wrong, right, _ = roc_curve(truth, own[f"probability_{name}"].to_numpy(dtype=np.float64))
+            kept = np.unique(np.linspace(0, len(wrong) - 1, min(len(wrong), CURVE_POINTS)).astype(int))
+            drawn.append((called(entry["name"]), wrong[kept], right[kept]))
+            area, interval = _told("auroc", _class_told(entry, index))
+            told.append(f"{called(entry['name'])} {area} % {interval}".rstrip())
+        if drawn:
+            said = f"{name} against the rest, AUROC: {'; '.join(told)}"
+            found.append({"class": name, "chart": charts.roc(drawn, said=said), "told": f"AUROC: {'; '.join(told)}."})
+    return found
+
+
+def _class_told(entry: Mapping[str, Any], index: int) -> dict[str, Any]:
+    row = entry["levels"]["frame"]["per_class"][index]
+    return {"pooled": row, "interval": row.get("interval", {})}
 
 
 def _reliability(summary: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
 from typer.testing import CliRunner
 
 from tests.uscl.evaluation.reporting.conftest import Made
@@ -62,6 +64,23 @@ def page_of(summary: dict[str, Any], made: Made) -> str:
 
 def summary_of(made: Made) -> dict[str, Any]:
     return json.loads((made.linear / "evaluation.json").read_text())
+
+
+def test_the_area_under_each_drawn_curve_is_its_auroc(made: Made, tmp_path: Path) -> None:
+    page = report([made.linear], out=tmp_path / "out").folder / "report.html"
+    parts = page.read_text().split("How well each class is told from the rest")[1].split("Can its probabilities")[0]
+    drawn = re.findall(r'<polyline class="s(\d) curve" points="([^"]*)"', parts)
+    predictions = pd.read_parquet(made.linear / "predictions.parquet")
+    names = list(dict.fromkeys(predictions["weights"]))
+    classes = sorted(predictions["label"].unique())
+    assert len(drawn) == len(names) * len(classes)
+    for place, (colour, points) in enumerate(drawn):
+        own = predictions[predictions["weights"] == names[int(colour)]]
+        name = classes[place // len(names)]
+        corners = np.array([[float(number) for number in pair.split(",")] for pair in points.split()])
+        across, up = corners[:, 0] - corners[0, 0], corners[0, 1] - corners[:, 1]
+        area = np.trapezoid(up / up[-1], across / across[-1])
+        assert area == pytest.approx(roc_auc_score(own["label"] == name, own[f"probability_{name}"]), abs=2e-3)
 
 
 def test_two_evaluations_on_one_page_twice_the_same_bytes(made: Made, tmp_path: Path) -> None:
@@ -159,8 +178,7 @@ def test_label_efficiency_is_drawn_by_level(made: Made) -> None:
         "shares": shares,
         "weights": [{"name": HOSTILE, "points": points}, {"name": "random", "points": points[1:]}],
     }
-    page = page_of(summary, made)
-    assert "How many labels it takes" in page
+    page = page_of(summary, made).split("How many labels it takes")[1].split("<h3>")[0]
     assert page.count('class="s0 curve"') == 2
     assert page.count('class="s1 curve"') == 2
     assert "12.3 % at 10 %" in page

@@ -101,6 +101,7 @@ def hostile(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     seen = [{"video_id": HOSTILE[0], "kind": "patient", "score": None, "trained_on": None, "place": 0}] * 3
     summary["overlap"]["weights"][0] |= {"name": HOSTILE[1], "seen": seen, "handling": "allowed", "level": "clips", "trained_clips": 7}
     predictions = predictions.replace({"label": classes, "predicted": classes})
+    predictions = predictions.rename(columns={f"probability_{name}": f"probability_{other}" for name, other in classes.items()})
     predictions["frame_id"] = [HOSTILE[row % 5] + str(row) for row in range(len(predictions))]
     evaluation = Evaluation(HOSTILE[0], summary, predictions)
     from uscl.evaluation.reporting.pictures import Pictures
