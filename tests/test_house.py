@@ -68,6 +68,13 @@ def test_every_verb_has_two_examples_in_its_help(program: str) -> None:
         assert len(examples) >= 2, f"{program} {name}"
 
 
+@pytest.mark.parametrize("program", ["usdata", "uscl"])
+def test_tab_offers_the_functions_and_nothing_else(program: str) -> None:
+    module = __import__(program)
+    assert dir(module) == sorted(module.__all__)
+    assert {"usdata": "load", "uscl": "evaluate"}[program] in dir(module)
+
+
 def test_contract_pages_are_those_of_the_code() -> None:
     sys.path.insert(0, str(REPOSITORY / "docs" / "contracts"))
     try:

@@ -250,7 +250,9 @@ def evaluate(
     ],
     out: Annotated[Path, typer.Option(help="Folder to make for report.html, evaluation.json and predictions.parquet.")],
     image_size: Annotated[int | None, typer.Option(help="Pixels; by default the run's own, else 224.")] = None,
-    folds: Annotated[int | None, typer.Option(help="Number of group folds; by default the data set's own folds.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Number of group folds; by default the data set's own folds, else (for a part of it, too) 5.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Repeat with so many assignments to folds.")] = 1,
     where: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=VALUE", help="Keep these frames only ('|' between values; '!=' for not).")

@@ -115,6 +115,11 @@ def _weights_file(path: Path) -> tuple[Path, str]:
     """The safetensors file that `weights` means, and whether it is a run's or a plain file."""
     if path.is_dir():
         exported = path / EXPORTED_BACKBONE
+        if (path / "dataset.json").is_file():
+            raise UserError(path, "is a data set and no weights", "give the folder of a run, a file of weights, 'random' or 'imagenet'")
+        if (path / "model.json").is_file():
+            advice = "give the weights that it was fitted on, or use it with 'uscl predict'"
+            raise UserError(path, "is a classifier made by 'uscl fit', and holds labels besides weights", advice)
         if not exported.is_file():
             advice = "finish it with 'uscl pretrain SET --out RUN --resume', or name a checkpoint's model.safetensors"
             raise UserError(path, f"holds no {EXPORTED_BACKBONE}, so it is no finished run", advice)

@@ -29,7 +29,7 @@ from uscl.frames import open_store
 from uscl.run_folder import TRAINED_ON, uscl_version
 from uscl.whole_folder import check_folder, whole_folder
 from usdata.console import say
-from usdata.duplicates.guard import SAME_SCAN, Seen, seen_clips
+from usdata.duplicates.guard import Seen, seen_clips
 from usdata.duplicates.record import open_record
 from usdata.files import write_json
 from usdata.manifest import DataSet, open_dataset
@@ -169,7 +169,7 @@ def _compared(model: Path, dataset: DataSet, video_ids: Sequence[str]) -> tuple[
     seen = seen_clips(record, dataset, video_ids)
     notes = []
     if seen:
-        kinds = Counter((each.trained_in or "unknown", "scan" if each.kind in SAME_SCAN else each.kind) for each in seen)
+        kinds = Counter((each.trained_in or "a set that is not known", each.kind) for each in seen)
         told = ", ".join(f"{count} by {kind} in {name}" for (name, kind), count in sorted(kinds.items()))
         notes.append(
             f"{len(seen)} of {len(video_ids)} clips are not new to this model or its weights ({told}): how it does on them says nothing of "

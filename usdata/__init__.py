@@ -68,3 +68,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'usdata' has no attribute '{name}'")
     module, function = _FUNCTIONS[name]
     return getattr(import_module(module), function)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

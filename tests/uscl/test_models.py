@@ -90,13 +90,18 @@ def test_wrong_weights_are_one_clear_line(tmp_path: Path) -> None:
     save_file({**good, "extra": torch.zeros(1)}, tmp_path / "extra.safetensors")
     save_file({**good, "conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "shape.safetensors")
     (tmp_path / "noise.safetensors").write_bytes(b"not safetensors at all")
-    (tmp_path / "empty_run").mkdir()
+    for folder, file in (("empty_run", None), ("a_set", "dataset.json"), ("a_classifier", "model.json")):
+        (tmp_path / folder).mkdir()
+        if file:
+            (tmp_path / folder / file).write_text("{}")
     for name, words in (
         ("lacking.safetensors", r"lacks tensor 'layer2\.0\.conv1\.weight'"),
         ("extra.safetensors", "unknown tensor 'extra'"),
         ("shape.safetensors", r"\(64, 1, 7, 7\) where resnet18 has \(64, 3, 7, 7\)"),
         ("noise.safetensors", "no readable safetensors"),
         ("empty_run", "no finished run"),
+        ("a_set", "is a data set and no weights"),
+        ("a_classifier", r"is a classifier made by 'uscl fit'.*use it with 'uscl predict'"),
         ("absent.safetensors", "no such weights"),
     ):
         with pytest.raises(UserError, match=words) as caught:

@@ -51,6 +51,11 @@ class EvaluationResult:
     summary: dict[str, Any]
     predictions: pd.DataFrame
 
+    def __repr__(self) -> str:
+        from uscl.evaluation.report import answer
+
+        return "\n".join([*answer(self.summary), f"report: {self.folder / 'report.html'}"])
+
 
 def evaluate(
     kind: Kind,
@@ -195,6 +200,7 @@ def evaluate(
         used = {share: [fold for name, _, each in found if name == names[0] for fold in each.used.get(share, [])] for share in shares}
         own = {rows[0].name(name, seen): name for name in names}
         summary["label_efficiency"] = curve(shares, by_share, used, lambda some: told(some, list(own), own, divisions[rows[0].folds_by]))
+        summary["notes"] += summary["label_efficiency"].pop("notes")
     summary["overlap"] = guarded.to_json()
     summary["notes"] = [*guarded.notes(), *summary["notes"]]
     predictions = predictions_table(frames, groups, class_names, rows, divisions, held, seen)

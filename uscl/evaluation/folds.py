@@ -87,16 +87,18 @@ def make_folds(
         UserError: A class has fewer groups than there are folds, or no division gives every fold a frame.
     """
     groups_of_class = pd.Series(groups).groupby(labels).nunique()
-    for label in sorted(groups_of_class.index):
-        if groups_of_class[label] < count:
-            have = int(groups_of_class[label])
-            raise UserError(
-                subject,
-                f"class '{label}' stands in {have} {unit}{'s' if have != 1 else ''}, too few for {count} folds",
-                f"use --folds {have}, or leave the class out with --where 'label!={label}'"
-                if have >= 2
-                else f"leave the class out with --where 'label!={label}'",
-            )
+    few = {str(label): int(number) for label, number in groups_of_class.sort_index().items() if number < count}
+    if few:
+        have = min(few.values())
+        if len(few) == 1:
+            told = f"class '{next(iter(few))}' stands in {have} {unit}{'s' if have != 1 else ''}, too few for {count} folds"
+        else:
+            classes = ", ".join(f"'{label}' ({number})" for label, number in few.items())
+            told = f"{len(few)} classes stand in fewer {unit}s than {count} folds need: {classes}"
+        ways = [f"use --folds {have}"] if have >= 2 else []
+        if len(groups_of_class) - len(few) >= 2:
+            ways.append(f"leave {'it' if len(few) == 1 else 'them'} out with --where 'label!={'|'.join(few)}'")
+        raise UserError(subject, told, ", or ".join(ways) or "label clips of more patients")
     class_names, classes = np.unique(labels, return_inverse=True)
     _, units = np.unique(groups, return_inverse=True)
     best: NDArray[np.int64] | None = None

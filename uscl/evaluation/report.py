@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -33,12 +34,13 @@ METRIC_NAMES = {
     "brier_score": "Brier score",
     "log_loss": "log loss",
 }
+WEIGHTS_COLUMNS = 22
 LEVEL_NAMES = {"frame": "frame", "video": "video", "video_vote": "video (vote)", "patient": "patient"}
 
 
 # A protocol on a terminal, below the weights' name: by its key, and whether it is optimistic.
 _SHORT = {
-    ("honest", True): "seen clips, optimistic",
+    ("honest", True): "seen, so optimistic",
     ("published", True): "published, optimistic",
     ("published-last-epoch", False): "same, last epoch",
     ("published-last-epoch", True): "last ep., optimistic",
@@ -49,24 +51,24 @@ def answer(summary: dict[str, Any]) -> list[str]:
     """The answer in sentences: what was held out, what each of the weights reaches, and whether they differ."""
     dataset = summary["dataset"]
     chance = percent(1 / len(dataset["classes"]))
-    sentences = [
-        *(_reached(summary, told) for told in summary["protocols"]),
-        f"Naming always the same class would give {chance} %.",
-    ]
-    main = summary["weights"][0]["protocol"]
-    for entry in summary["differences"]:
-        if entry["level"] == "frame" and entry["metric"] == "balanced_accuracy" and entry["protocol"] in (main, SELECTION):
-            low, high = entry["interval"]
-            if entry["protocol"] == SELECTION:
-                whose = called(entry["weights"].rpartition(" (")[0])
-                added = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
-                sentences.append(f"Choosing the epoch on the test folds alone adds {added} to the figure of {whose}.")
-                continue
-            between = f"{called(entry['weights'])} less {called(entry['reference'])}"
-            told = f"{points(entry['difference'])} points [{points(low)}, {points(high)}]"
-            verdict = "" if entry["established"] else ": the interval holds zero, so a difference is not established"
-            sentences.append(f"The difference, {between}, is {told}{verdict}.")
+    main, *others = summary["protocols"]
+    sentences = [_reached(summary, main), f"Naming always the same class would give {chance} %."]
+    for each in summary["differences"]:
+        if each["level"] == "frame" and each["metric"] == "balanced_accuracy" and each["protocol"] == main["key"]:
+            between = f"{called(each['weights'])} less {called(each['reference'])}"
+            verdict = "" if each["established"] else ": the interval holds zero, so a difference is not established"
+            sentences.append(f"The difference, {between}, is {_points_told(each)}{verdict}.")
+    sentences += [_reached(summary, told) for told in others]
+    for each in summary["differences"]:
+        if each["level"] == "frame" and each["metric"] == "balanced_accuracy" and each["protocol"] == SELECTION:
+            whose = called(each["weights"].rpartition(" (")[0])
+            sentences.append(f"Choosing the epoch on the test folds alone adds {_points_told(each)} to the figure of {whose}.")
     return sentences
+
+
+def _points_told(difference: dict[str, Any]) -> str:
+    low, high = difference["interval"]
+    return f"{points(difference['difference'])} points [{points(low)}, {points(high)}]"
 
 
 def _reached(summary: dict[str, Any], told: dict[str, Any]) -> str:
@@ -203,9 +205,9 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
         console.print(Text(safe_text(sentence)))
     console.print()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("weights", overflow="ellipsis", no_wrap=True, max_width=22)
+    table.add_column("weights", overflow="fold", max_width=WEIGHTS_COLUMNS)
     table.add_column("by", no_wrap=True)
-    for title in ("acc %", "balanced acc % [95 %]", "macro F1", "AUROC"):
+    for title in ("acc %", "balanced % [95 %]", "macro F1", "AUROC"):
         table.add_column(title, justify="right", no_wrap=True)
     for entry in summary["weights"]:
         for level in ("frame", "video"):
@@ -213,7 +215,7 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
             low, high = values["interval"]["balanced_accuracy"]
             pooled = values["pooled"]
             table.add_row(
-                Text(safe_text(entry["weights"]) if level == "frame" else _SHORT.get((entry["protocol"], entry["optimistic"]), "")),
+                Text(_in_column(entry) if level == "frame" else ""),
                 level,
                 percent(pooled["accuracy"]),
                 f"{percent(pooled['balanced_accuracy'])} [{percent(low)}, {percent(high)}]",
@@ -228,17 +230,45 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
     for entry in summary["weights"]:
         spreads = {level: entry["levels"][level]["over_folds"]["balanced_accuracy"] for level in ("frame", "video")}
         told = ", ".join(f"{percent(s['mean'])} +- {percent(s['std'])} by {level}" for level, s in spreads.items())
-        console.print(Text(safe_text(f"{called(entry['name'])}: balanced accuracy over {spreads['frame']['count']} folds {told}")))
+        console.print(Text(safe_text(f"{called(entry['name'])}: balanced accuracy of {spreads['frame']['count']} single folds {told}")))
     console.print()
     _print_confusion(summary, console)
+    _print_shares(summary, console)
     for note in summary["notes"]:
         console.print(Text(safe_text(f"note: {note}")))
+
+
+def _in_column(entry: dict[str, Any]) -> str:
+    """The weights' name, cut to a line, and how they were judged below it."""
+    name = safe_text(str(entry["weights"]))
+    name = name if len(name) <= WEIGHTS_COLUMNS else f"{name[: WEIGHTS_COLUMNS - 1]}…"
+    judged = _SHORT.get((entry["protocol"], entry["optimistic"]), "")
+    return f"{name}\n{judged}" if judged else name
+
+
+def _print_shares(summary: dict[str, Any], console: Console) -> None:
+    """What was learnt from shares of the labels, by frame."""
+    held = summary.get("label_efficiency")
+    if not held:
+        return
+    console.print("Balanced accuracy by frame, learnt from a share of the labelled groups of the training folds:")
+    for position, share in enumerate(held["shares"]):
+        groups = np.mean([fold["groups"] for fold in held["trained_on"][position]["folds"]])
+        reached = []
+        for entry in held["weights"]:
+            told = entry["points"][position]["levels"]["frame"]
+            ends = told["interval"]["balanced_accuracy"]
+            between = f" [{percent(ends[0])}, {percent(ends[1])}]" if ends else ""
+            reached.append(f"{called(entry['name'])} {percent(told['pooled']['balanced_accuracy'])}{between}")
+        console.print(Text(safe_text(f"  {share:g} % ({groups:.3g} groups a fold): {'; '.join(reached)}")))
 
 
 def _print_confusion(summary: dict[str, Any], console: Console) -> None:
     last = next(entry for entry in summary["weights"] if entry["name"] == judged_name(summary))
     classes = summary["dataset"]["classes"]
-    console.print(Text(safe_text(f"Held-out frames of {called(last['name'])}: rows are the truth, columns the prediction")))
+    seeds = summary["settings"]["seeds"]
+    added = f", {seeds} seeds added up" if seeds > 1 else ""
+    console.print(Text(safe_text(f"Held-out frames of {called(last['name'])}{added}: rows are the truth, columns the prediction")))
     if len(classes) > MOST_CLASSES_ON_TERMINAL:
         console.print(f"{len(classes)} classes are too many for a terminal: see {REPORT}")
         return

@@ -6,6 +6,7 @@ whole groups, drawn for each label by a seed, nested (what a small share holds, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,9 @@ def check_shares(shares: Sequence[float]) -> list[float]:
     """
     if not shares or not all(0 < share <= WHOLE for share in shares):
         raise UserError("--label-shares", f"holds {list(shares)}", "give percentages above 0 and up to 100")
+    if max(shares) < 1:
+        advice = f"for shares of the whole write {','.join(f'{100 * share:g}' for share in shares)}"
+        raise UserError("--label-shares", "are percentages, and all of these are below 1 %", advice)
     if len(set(shares)) < len(shares):
         raise UserError("--label-shares", "names a share twice", "name each once")
     return sorted(float(share) for share in shares)
@@ -87,8 +91,8 @@ def curve(
         summarise: From held-out probabilities to what `evaluation.json` says of them.
 
     Returns:
-        `shares`, `trained_on` (for each share the folds' groups and frames), `weights` (for each: `points`, one a share: for each level
-        the pooled metrics and their intervals) and `differences` (as those of the evaluation, each with its `share`).
+        `notes`, `shares`, `trained_on` (for each share the folds' groups and frames), `weights` (for each: `points`, one a share: for each
+        level the pooled metrics and their intervals) and `differences` (as those of the evaluation, each with its `share`).
     """
     points: dict[str, list[dict[str, Any]]] = {}
     differences = []
@@ -98,7 +102,16 @@ def curve(
             levels = {level: {"pooled": values["pooled"], "interval": values["interval"]} for level, values in entry["levels"].items()}
             points.setdefault(entry["name"], []).append({"share": share, "levels": levels})
         differences += [{"share": share, **each} for each in told["differences"]]
+    same = [
+        (less, more)
+        for less, more in itertools.pairwise(shares)
+        if [fold["groups"] for fold in used[less]] == [fold["groups"] for fold in used[more]]
+    ]
     return {
+        "notes": [
+            f"{less:g} and {more:g} % of the labels are the same groups here, and so the same figures: at least one group a label is taken."
+            for less, more in same
+        ],
         "shares": list(shares),
         "unit": "percent of the labelled training groups of each label, at least one group a label",
         "trained_on": [{"share": share, "folds": [dict(fold) for fold in used[share]]} for share in shares],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -194,7 +194,7 @@ def _level(
         "per_fold": per_fold,
         "per_seed": by_seed,
         "per_class": [
-            {"class": name, **rows[index], "interval": _class_intervals(judged.resampled, judged.class_items, index)}
+            {"class": name, **rows[index], "interval": _class_intervals(judged.resampled, judged.class_items, index, rows[index])}
             for index, name in enumerate(class_names)
         ],
         "confusion": metrics.confusion(pooled).tolist(),
@@ -202,11 +202,18 @@ def _level(
     }, judged
 
 
-def _class_intervals(resampled: Resampled, class_items: NDArray[np.int64], index: int) -> dict[str, list[float] | None]:
-    """Of one class' metrics: widened by its own groups, which are fewer than all."""
+def _class_intervals(
+    resampled: Resampled, class_items: NDArray[np.int64], index: int, row: Mapping[str, float | int | None]
+) -> dict[str, list[float] | None]:
+    """Of one class' metrics: widened by its own groups, which are fewer than all; of few at least as wide as the binomial's."""
     own = class_items[:, [index]]
     quantile, groups = metrics.widened_quantile(own), float(metrics.effective_groups(own).sum())
-    return {metric: _interval(resampled.by_class[metric][:, index], quantile, groups) for metric in metrics.CLASS_METRICS}
+    found: dict[str, list[float] | None] = {}
+    for metric in metrics.CLASS_METRICS:
+        ends, value = _interval(resampled.by_class[metric][:, index], quantile, groups), row[metric]
+        small = int((own > 0).sum()) < metrics.SMALL_CLASS
+        found[metric] = metrics.at_least_binomial(ends, value, groups) if small and ends is not None and value is not None else ends
+    return found
 
 
 def _interval(values: NDArray[np.float64], quantile: float, groups: float | None) -> list[float] | None:
@@ -312,11 +319,13 @@ def _notes(
     if group_count < FEW_GROUPS:
         notes.append(f"With {group_count} independent groups the intervals are rough.")
     in_group = np.unique(np.stack([group, labels], axis=1), axis=0)
-    for index, name in enumerate(class_names):
-        count = int((in_group[:, 1] == index).sum())
-        if count < metrics.SMALL_CLASS:
-            told = f"{count} independent group{'s' if count != 1 else ''}"
-            notes.append(f"Class '{name}' stands in {told}: how its figures would change with others can hardly be told from so few.")
+    counts = {name: int((in_group[:, 1] == index).sum()) for index, name in enumerate(class_names)}
+    few = {name: count for name, count in counts.items() if count < metrics.SMALL_CLASS}
+    if few:
+        told = ", ".join(f"'{name}' in {count}" for name, count in few.items())
+        notes.append(
+            f"Classes that stand in few independent groups: {told}. How their figures would change with other groups can hardly be told."
+        )
     several = int((np.bincount(in_group[:, 0]) > 1).sum())
     if several:
         which = f"{several} independent group{' holds' if several == 1 else 's hold'} videos of several classes"

@@ -178,10 +178,18 @@ def _head(task: str = "image-feature-extraction") -> str:
 def frames_told(facts: Mapping[str, Any]) -> str:
     """Markdown: how frames are prepared for a network, by its `image_size`."""
     size = facts.get("image_size")
-    resized = f" resized to {size} x {size} (aspect ignored)" if size else ""
+    resized = f" resized to {size} x {size} ({resizing_told(size)})" if size else ""
     return (
         f"Frames: gray{resized}, gray level / 255, minus {PIXEL_MEAN}, over {PIXEL_STD}; one channel, repeated three times where a "
         "network asks for three."
+    )
+
+
+def resizing_told(size: object) -> str:
+    """How frames are brought to the network's size, in words and as a call."""
+    return (
+        f"aspect ignored, areas averaged: `cv2.resize(gray, ({size}, {size}), interpolation=cv2.INTER_AREA)`; linear along an axis that "
+        "grows. Other ways of resizing give other features"
     )
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from uscl.backbones import PIXEL_MEAN, PIXEL_STD, Backbone
+from uscl.exporting.model_card import resizing_told
 from usdata.errors import UserError
 from usdata.files import atomic
 
@@ -175,5 +176,5 @@ session = onnxruntime.InferenceSession("{file}")
 {outputs}{"," if classes is None else ""} = session.run(None, {{"frames": frames}})
 ```
 
-`frames` are (N, 1, {size}, {size}) {input_type}: gray, resized to {size} x {size} (aspect ignored), levels from 0 to 255; any number
+`frames` are (N, 1, {size}, {size}) {input_type}: gray, levels from 0 to 255, resized to {size} x {size} ({resizing_told(size)}); any number
 of them at a time. The graph normalises them.{told}"""

@@ -60,7 +60,9 @@ import timm
 
 network = {timm_call(backbone, TENSORS)}
 network = timm.create_model("local-dir:.", pretrained=True)  # the same, by {CONFIG}
-```"""
+```
+
+What `timm.data.create_transform` makes of {CONFIG} resizes bilinearly, and so comes near and not more."""
 
 
 def _difference(backbone: Backbone, network: nn.Module, size: int) -> float:

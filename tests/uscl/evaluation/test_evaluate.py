@@ -224,7 +224,10 @@ def test_errors(textures: Path, tmp_path: Path) -> None:
         ({"weights": ["random", "random"]}, "twice"),
         ({"weights": [str(tmp_path / "none")]}, "none"),
         ({"folds": 1}, "--folds 1: is too small"),
-        ({"folds": 5}, "class 'across' stands in 4 independent groups, too few for 5 folds; use --folds 4"),
+        (
+            {"folds": 5},
+            "3 classes stand in fewer independent groups than 5 folds need: 'across' (4), 'blotches' (4), 'down' (4); use --folds 4",
+        ),
         ({"out": out / "mine.txt"}, "is a file"),
     ]
     for change, message in cases:

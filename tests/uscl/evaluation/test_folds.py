@@ -66,11 +66,15 @@ def test_made_folds_are_balanced_and_every_class_stands_in_every_one() -> None:
 
 
 def test_a_class_with_too_few_groups_is_named() -> None:
-    labels, groups = np.array(["a"] * 6 + ["rare"] * 6), np.array([f"g{index}" for index in range(6)] + ["r1", "r2"] * 3)
-    with pytest.raises(
-        UserError, match=r"class 'rare' stands in 2 independent groups, too few for 5 folds; use --folds 2, or .*label!=rare"
-    ):
+    labels = np.array(["a"] * 6 + ["b"] * 6 + ["rare"] * 6)
+    groups = np.array([f"g{index}" for index in range(12)] + ["r1", "r2"] * 3)
+    said = r"class 'rare' stands in 2 independent groups, too few for 5 folds; use --folds 2"
+    with pytest.raises(UserError, match=rf"{said}, or leave it out with --where 'label!=rare'"):
         make_folds(labels, groups, count=5, seed=0, subject="set")
+    with pytest.raises(UserError, match=rf"{said}$"):  # one class alone would be left
+        make_folds(labels[6:], groups[6:], count=5, seed=0, subject="set")
+    with pytest.raises(UserError, match=r"3 classes .* 7 folds need: 'a' \(6\), 'b' \(6\), 'rare' \(2\); use --folds 2$"):
+        make_folds(labels, groups, count=7, seed=0, subject="set")
 
 
 def test_groups_are_joined_by_patients_videos_frames_and_clips_that_are_the_same() -> None:

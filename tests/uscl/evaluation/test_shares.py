@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
 from tests.uscl.evaluation.texture_set import write_texture_set
 from uscl.evaluation import evaluate
+from uscl.evaluation.report import print_evaluation
 from uscl.evaluation.shares import labelled_rows, parse_shares
 from usdata.errors import UserError
 
@@ -51,6 +55,10 @@ def test_the_curve_ends_in_the_evaluation_itself(tmp_path: Path) -> None:
     weights = ["random", "resnet34:random"]
     found = evaluate("linear", folder, weights=weights, out=tmp_path / "out", image_size=32, folds=2, label_shares=[100, 1])
     told = json.loads((found.folder / "evaluation.json").read_text())["label_efficiency"]
+    stream = io.StringIO()
+    print_evaluation(found, Console(file=stream, width=80))
+    assert re.search(r"1 % \(2 groups a fold\): random weights \d", stream.getvalue())
+    assert repr(found).startswith("On 12 independent groups held out in 2 folds")
     assert told["shares"] == [1, 100]
     assert [each["share"] for each in told["trained_on"]] == [1, 100]
     assert [fold["groups"] for fold in told["trained_on"][0]["folds"]] == [2] * 2
@@ -68,10 +76,24 @@ def test_the_curve_ends_in_the_evaluation_itself(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("1,x", "'x' is no percentage"), ("0", "no percentage"), ("101", "no"), ("5,5", "twice"), ("", "no")]
+    ("text", "message"),
+    [
+        ("0.1,0.5", "all of these are below 1 %; for shares of the whole write 10,50"),
+        ("1,x", "'x' is no percentage"),
+        ("0", "no percentage"),
+        ("101", "no"),
+        ("5,5", "twice"),
+        ("", "no"),
+    ],
 )
 def test_bad_shares_are_one_line(text: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
         parse_shares(text)
     assert "--label-shares" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_shares_that_take_the_same_groups_are_said_to(tmp_path: Path) -> None:
+    folder = write_texture_set(tmp_path / "set", textures=("across", "down") * 2, frames_per_video=2, size=32)
+    found = evaluate("knn", folder, weights=["random"], out=tmp_path / "out", image_size=32, folds=2, label_shares=[25, 100])
+    assert [note for note in found.summary["notes"] if note.startswith("25 and 100 % of the labels are the same groups here")]

@@ -88,6 +88,16 @@ def test_timm_reads_its_folder(run: Path, tmp_path: Path) -> None:
     assert [list(config[key]) for key in ("input_size", "mean", "std")] == [[3, SIZE, SIZE], [0.5] * 3, [0.25] * 3]
 
 
+def test_the_card_says_how_to_resize_and_so_it_is(run: Path, textures: Path, tmp_path: Path) -> None:
+    """A picture resized by the call in the card, through torchvision's network, gives what `uscl embed` gives."""
+    export(run, format="safetensors", out=tmp_path / "out")
+    assert f"cv2.resize(gray, ({SIZE}, {SIZE}), interpolation=cv2.INTER_AREA)" in (tmp_path / "out" / "README.md").read_text()
+    features = pd.read_parquet(embed(textures, weights=run, out=tmp_path / "features.parquet", image_size=SIZE).out)
+    pictures = [cv2.imread(str(textures / path), cv2.IMREAD_GRAYSCALE) for path in open_dataset(textures).frames["path"]]
+    gray = np.stack([cv2.resize(picture, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for picture in pictures])[:, None]
+    np.testing.assert_allclose(expected(run, gray), np.stack(features["features"].to_list()), atol=1e-4)
+
+
 def test_a_transformer_of_timm_comes_with_its_size(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     name = "timm/test_vit"

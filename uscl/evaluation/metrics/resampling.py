@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.stats import beta, norm, t
 
 from uscl.evaluation.metrics.points import (
     CALIBRATION_BINS,
@@ -232,6 +232,20 @@ def unvarying_reach(values: NDArray[np.float64], class_items: NDArray[np.int64],
         if count < SMALL_CLASS and len(known) and np.ptp(known) == 0.0 and at in (None, known[0]):
             still.append(float(groups))
     return (1 - float(((1 - LEVEL) / 2) ** (1 / min(still)))) / len(effective) if still else 0.0
+
+
+def at_least_binomial(ends: Sequence[float], value: float, groups: float) -> list[float]:
+    """An interval [low, high] of a share of few groups, never narrower than the exact binomial one of so many groups that each are whole.
+
+    Args:
+        ends: Of the interval from resamples, which of two or three groups know nothing.
+        value: The share.
+        groups: Effective number of groups; need not be whole (Clopper & Pearson 1934, by quantiles of the Beta distribution).
+    """
+    right = value * groups
+    low = float(beta.ppf((1 - LEVEL) / 2, right, groups - right + 1)) if right > 0 else 0.0
+    high = float(beta.ppf((1 + LEVEL) / 2, right + 1, groups - right)) if right < groups else 1.0
+    return [min(ends[0], low), max(ends[1], high)]
 
 
 def with_reach(ends: Sequence[float], value: float, below: float, above: float) -> list[float]:

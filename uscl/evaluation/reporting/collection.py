@@ -149,7 +149,8 @@ def answer_of_all(evaluations: Sequence[Evaluation]) -> list[str]:
             f" [{points(row['interval'][0])}, {points(row['interval'][1])}]"
             for row in main_comparisons([evaluation])
         ]
-        told = f"{evaluation.title}: {'; '.join(reached)}"
+        judged = evaluation.summary["dataset"]
+        told = f"{evaluation.name}, {evaluation.title}, {judged['videos']} clips of {judged['groups']} groups: {'; '.join(reached)}"
         sentences.append(f"{told}. {'; '.join(against)}." if against else f"{told}.")
     if len(rows) > 1:
         sentences.append(

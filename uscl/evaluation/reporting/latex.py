@@ -54,23 +54,26 @@ def table(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> str:
         intervals, and AUROC by frame, in percent. A figure that an evaluation does not hold is a dash.
     """
     levels = [level for level in SHOWN_LEVELS if any(level in levels_of(summary) for _, summary in evaluations)]
+    optimistic = any(entry.get("optimistic") for _, summary in evaluations for entry in summary["weights"])
+    warned = " Rows called optimistic are not what new patients would give: see the evaluation." if optimistic else ""
+    titles = [f"{summary['dataset']['name']}, {method_of(summary)}" for _, summary in evaluations]
     lines = [
         "% Needs \\usepackage{booktabs,textcomp}. Made by 'uscl report'; brackets are 95 % intervals over resampled groups.",
         TEXTQUOTEDBL,
         r"\begin{table}",
         r"\centering",
         r"\small",
-        r"\caption{Balanced accuracy and AUROC in \% on held-out groups, with 95\,\% intervals that resample groups.}",
+        rf"\caption{{Balanced accuracy and AUROC in \% on held-out groups, with 95\,\% intervals that resample groups.{warned}}}",
         rf"\begin{{tabular}}{{ll{'r' * (len(levels) + 2)}}}",
         r"\toprule",
         f"Data set, method & Weights & Groups & {' & '.join(f'By {LEVEL_NAMES[level]}' for level in levels)} & AUROC \\\\",
         r"\midrule",
     ]
-    for number, (_, summary) in enumerate(evaluations):
+    for number, (name, summary) in enumerate(evaluations):
         if number:
             lines.append(r"\addlinespace")
         for position, entry in enumerate(summary["weights"]):
-            title = f"{summary['dataset']['name']}, {method_of(summary)}" if position == 0 else ""
+            title = titles[number] + (f" ({name})" if titles.count(titles[number]) > 1 else "") if position == 0 else ""
             cells = [escape(title), escape(called(entry["name"])), str(summary["dataset"]["groups"])]
             for level in levels:
                 values = entry["levels"].get(level)

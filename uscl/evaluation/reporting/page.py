@@ -92,6 +92,7 @@ def render(evaluations: Sequence[Evaluation], pictures: Mapping[str, Pictures]) 
         policy=POLICY,
         style=Markup((Path(__file__).parent / "page" / "report.css").read_text(encoding="utf-8")),
         answer=answer_of_all(evaluations),
+        leaky=any(told["folds_by"] != "group" for evaluation in evaluations for told in evaluation.summary.get("protocols", [])),
         sections=[_section(number, evaluation, pictures.get(evaluation.name)) for number, evaluation in enumerate(evaluations)],
         compared=_differences(main_comparisons(evaluations)) if len(evaluations) > 1 else [],
         compared_span=_span(main_comparisons(evaluations)),

@@ -141,6 +141,16 @@ def test_a_small_class_without_an_error_is_not_certain_either() -> None:
     assert metrics.with_reach([0.8, 0.95], 0.9, 0.24, 0.0) == pytest.approx([0.9 - 0.26, 0.95])
 
 
+def test_an_interval_of_few_groups_is_never_narrower_than_the_binomials() -> None:
+    for right, groups in ((1, 3), (2, 5), (4, 4), (0, 2)):
+        exact = binomtest(right, groups).proportion_ci(0.95, "exact")
+        assert metrics.at_least_binomial([0.5, 0.5], right / groups, groups) == pytest.approx([min(0.5, exact.low), max(0.5, exact.high)])
+    assert metrics.at_least_binomial([0.0, 1.0], 0.5, 4) == [0.0, 1.0], "a wider one stays"
+    low, high = metrics.at_least_binomial([0.125, 0.25], 0.17, 2.0)
+    assert low == pytest.approx(0, abs=1e-3)
+    assert 0.84 < high < 0.99, "between what none and one of two would give"
+
+
 def test_intervals_cover_where_one_class_is_small() -> None:
     benchmark = program("interval_coverage")
     found = benchmark.small_class_coverage((25, 5), (0.95, 0.80), runs=100)
