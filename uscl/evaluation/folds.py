@@ -93,8 +93,8 @@ def make_folds(
         if len(few) == 1:
             told = f"class '{next(iter(few))}' stands in {have} {unit}{'s' if have != 1 else ''}, too few for {count} folds"
         else:
-            classes = ", ".join(f"'{label}' ({number})" for label, number in few.items())
-            told = f"{len(few)} classes stand in fewer {unit}s than {count} folds need: {classes}"
+            each = ", ".join(f"'{label}' ({number})" for label, number in few.items())
+            told = f"{len(few)} classes stand in fewer {unit}s than {count} folds need: {each}"
         ways = [f"use --folds {have}"] if have >= 2 else []
         if len(groups_of_class) - len(few) >= 2:
             ways.append(f"leave {'it' if len(few) == 1 else 'them'} out with --where 'label!={'|'.join(few)}'")
