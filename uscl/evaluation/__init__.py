@@ -23,7 +23,7 @@ from uscl.evaluation.folds import Folds, FoldsBy, independent_groups, leaky_fold
 from uscl.evaluation.guard import Guarded, guard
 from uscl.evaluation.held_out import HeldOut, Judged, hold_out, steps
 from uscl.evaluation.protocols import Protocol, Row, plan_rows, summarise_rows, trained_alike
-from uscl.evaluation.selection import ROW, select_frames
+from uscl.evaluation.selection import ROW, listed, select_frames
 from uscl.evaluation.shares import check_shares, curve
 from uscl.evaluation.summary import Held, summarise
 from uscl.evaluation.weights import architectures, provenance, refuse_untrainable, result_names, trained_size
@@ -61,13 +61,13 @@ def evaluate(
     kind: Kind,
     dataset: str | Path,
     *,
-    weights: Sequence[str],
+    weights: str | Sequence[str],
     out: str | Path,
     image_size: int | None = None,
     seeds: int = 1,
     folds: int | None = None,
-    where: Sequence[str] = (),
-    classes: Sequence[str] | None = None,
+    where: str | Sequence[str] = (),
+    classes: str | Sequence[str] | None = None,
     protocol: Protocol = "honest",
     folds_by: FoldsBy = "group",
     epochs: int | None = None,
@@ -112,6 +112,7 @@ def evaluate(
         UserError: The data set has no labels or too few groups, the folds would leak, weights were trained on what is evaluated and no
             word was given on it, weights are missing, settings contradict each other, or `out` exists.
     """
+    weights, where, classes = listed(weights), listed(where), None if classes is None else listed(classes)
     _check_settings(kind, weights, image_size, seeds, folds, epochs, trained_layers, batch_norm, protocol, folds_by)
     rows = plan_rows(
         kind,
@@ -210,7 +211,7 @@ def evaluate(
 
 def _check_settings(
     kind: str,
-    weights: Sequence[str],
+    weights: str | Sequence[str],
     image_size: int | None,
     seeds: int,
     folds: int | None,

@@ -62,6 +62,11 @@ def select_frames(dataset: DataSet, *, where: Sequence[str] = (), classes: Seque
     return kept.reset_index(drop=True), len(kept) < len(labelled)
 
 
+def listed(words: str | Sequence[str]) -> Sequence[str]:
+    """One text where several may stand is a list of one."""
+    return [words] if isinstance(words, str) else words
+
+
 def matching_frames(dataset: DataSet, *, where: Sequence[str] = ()) -> pd.DataFrame:
     """All frames that filters keep, labelled or not, in the manifest's order.
 

@@ -20,7 +20,7 @@ import torch
 
 from uscl.evaluation.folds import Folds, independent_groups
 from uscl.evaluation.guard import guard
-from uscl.evaluation.selection import ROW, matching_frames
+from uscl.evaluation.selection import ROW, listed, matching_frames
 from uscl.evaluation.weights import architectures, provenance, result_names, trained_size
 from uscl.frames import open_store
 from uscl.models import load_backbone
@@ -60,7 +60,7 @@ class SegmentResult:
 def segment(
     dataset: str | Path,
     *,
-    weights: Sequence[str],
+    weights: str | Sequence[str],
     masks: str | Path,
     out: str | Path,
     head: Head = "unet",
@@ -69,7 +69,7 @@ def segment(
     seeds: int = 1,
     image_size: int | None = None,
     frozen: bool = False,
-    where: Sequence[str] = (),
+    where: str | Sequence[str] = (),
     save_masks: bool = False,
     allow_overlap: Sequence[str] = (),
     without_overlap: bool = False,
@@ -102,6 +102,7 @@ def segment(
         UserError: Masks do not fit the frames, there are too few groups, folds would leak, weights were trained on what is evaluated and no
             word was given on it, a backbone has no stages, settings are out of range, or `out` is taken.
     """
+    weights, where = listed(weights), listed(where)
     _check_settings(weights, head, epochs, folds, seeds, image_size)
     out = Path(out)
     check_folder(out, parts=PARTS, overwrite=overwrite)

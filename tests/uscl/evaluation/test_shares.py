@@ -95,5 +95,5 @@ def test_bad_shares_are_one_line(text: str, message: str) -> None:
 
 def test_shares_that_take_the_same_groups_are_said_to(tmp_path: Path) -> None:
     folder = write_texture_set(tmp_path / "set", textures=("across", "down") * 2, frames_per_video=2, size=32)
-    found = evaluate("knn", folder, weights=["random"], out=tmp_path / "out", image_size=32, folds=2, label_shares=[25, 100])
+    found = evaluate("knn", folder, weights="random", out=tmp_path / "out", image_size=32, folds=2, label_shares=[25, 100])
     assert [note for note in found.summary["notes"] if note.startswith("25 and 100 % of the labels are the same groups here")]
