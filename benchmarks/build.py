@@ -4,9 +4,10 @@
 
 CLIPS is a folder of videos, in a tree of any shape. One repeat is: a bare forward decode of every video, one thread, in as many processes
 as the build has workers (`gray`: PyAV, each frame as a gray array; `opencv`: OpenCV's `read`, BGR arrays; `decoder`: PyAV, pictures that
-never leave the decoder, which is no use to anyone and the limit of all); `usdata build` of the same files at 3 Hz, written to disk; the
-same build again with nothing changed; and a build with another recipe, of which the per-video steps hold (another number of folds). Times
-include the start of the processes. Ratios are medians over repeats of each repeat's own ratio.
+never leave the decoder, which is no use to anyone and the limit of all); `usdata build` of the same files at 3 Hz, written to disk, without
+the search for the same scan (`duplicates.content: false`); the build as it is; the same build again with nothing changed; and a build with
+another recipe, of which the per-video steps hold (another number of folds). Times include the start of the processes. Ratios are medians
+over repeats of each repeat's own ratio.
 """
 
 from __future__ import annotations
@@ -99,12 +100,17 @@ def main() -> None:
         )
         recipe: Recipe = load_recipe(written, arguments.overrides)
         other = load_recipe(written, [*arguments.overrides, "folds.count=3"])
+        unsearched = load_recipe(written, [*arguments.overrides, "duplicates.content=false"])
         copies = sorted((path for path in raw.rglob("*") if path.is_file()), key=lambda path: -path.stat().st_size)
         rounds = []
         for _ in range(arguments.repeats):
             peers = {name: timed(peer, copies, arguments.workers) for name, peer in PEERS.items()}
             frames = peers["gray"][1]
             out = scratch / "set"
+            before = time.perf_counter()
+            usdata.build(unsearched, raw=raw, out=out, workers=arguments.workers)
+            alone = time.perf_counter() - before
+            shutil.rmtree(out)
             start = time.perf_counter()
             built = usdata.build(recipe, raw=raw, out=out, workers=arguments.workers)
             first = time.perf_counter()
@@ -116,10 +122,11 @@ def main() -> None:
             shutil.rmtree(out)
             rounds.append(
                 {name: seconds for name, (seconds, _) in peers.items()}
-                | {"build": first - start, "again": second - first, "folds": third - second}
+                | {"unsearched": alone, "build": first - start, "again": second - first, "folds": third - second}
             )
         ratio = {
             **{f"build / {name}": statistics.median(each["build"] / each[name] for each in rounds) for name in PEERS},
+            **{f"unsearched / {name}": statistics.median(each["unsearched"] / each[name] for each in rounds) for name in PEERS},
             "again / build": statistics.median(each["again"] / each["build"] for each in rounds),
             "other folds / build": statistics.median(each["folds"] / each["build"] for each in rounds),
         }
@@ -132,6 +139,7 @@ def main() -> None:
         shutil.rmtree(scratch, ignore_errors=True)
     hand_on("build over PyAV's gray decode", ratio["build / gray"], "x", limit=LIMIT)
     hand_on("build over OpenCV's decode", ratio["build / opencv"], "x", limit=LIMIT)
+    hand_on("build without the search for the same scan over PyAV's gray decode", ratio["unsearched / gray"], "x", limit=LIMIT)
     hand_on("build with nothing changed over a build", ratio["again / build"], "x", limit=LIMIT_UNCHANGED)
     hand_on("build with other folds over a build", ratio["other folds / build"], "x")
     if arguments.json:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from uscl.benchmark import bench as bench
     from uscl.embedding import embed as embed
     from uscl.evaluation import evaluate as evaluate
+    from uscl.evaluation.external import validate as validate
     from uscl.evaluation.reporting import report as report
     from uscl.exporting import export as export
     from uscl.fitting import fit as fit
@@ -33,9 +34,10 @@ _FUNCTIONS = {
     "runs": ("uscl.run_list", "runs"),
     "segment": ("uscl.segmentation", "segment"),
     "sweep": ("uscl.sweeping", "sweep"),
+    "validate": ("uscl.evaluation.external", "validate"),
 }
 
-__all__ = ["bench", "embed", "evaluate", "export", "fit", "predict", "pretrain", "report", "runs", "segment", "sweep"]
+__all__ = ["bench", "embed", "evaluate", "export", "fit", "predict", "pretrain", "report", "runs", "segment", "sweep", "validate"]
 
 
 def __getattr__(name: str) -> Any:

@@ -305,7 +305,7 @@ def evaluate(
         seeds=seeds,
         folds=folds,
         where=where or (),
-        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        classes=_names(classes),
         protocol=protocol.value,
         folds_by=folds_by.value,
         epochs=epochs,
@@ -446,7 +446,7 @@ def fit(
         head=head.value,
         image_size=image_size,
         where=where or (),
-        classes=[name.strip() for name in classes.split(",")] if classes else None,
+        classes=_names(classes),
         epochs=epochs,
         trained_layers=trained_layers.value,
         overwrite=overwrite,
@@ -490,6 +490,50 @@ def predict(
 
 @app.command()
 @one_line_errors
+def validate(
+    dataset: DataSetArgument,
+    model: Annotated[
+        list[str],
+        typer.Option(metavar="MODEL", help="Folder of a classifier, made by 'uscl fit'; may be given again, to compare."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder to make for report.html, evaluation.json and predictions.parquet.")],
+    where: Where = None,
+    classes: Annotated[str | None, typer.Option(help="Keep frames with these labels only, with commas between.")] = None,
+    allow_overlap: AllowOverlap = None,
+    without_overlap: WithoutOverlap = False,
+    pretraining_set: PretrainingSet = None,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge fitted classifiers, as they are, on a labelled set of other patients; refused where they have seen its clips.
+
+    \b
+    uscl validate other-hospital --model model --out validation
+    uscl validate other-hospital --model model --model model-2 --out validation --without-overlap
+    """
+    from uscl.evaluation.external import validate as run
+    from uscl.evaluation.report import print_evaluation
+
+    result = run(
+        dataset,
+        models=model,
+        out=out,
+        where=where or (),
+        classes=_names(classes),
+        allow_overlap=allow_overlap or (),
+        without_overlap=without_overlap,
+        pretraining_sets=pretraining_set or (),
+        overwrite=overwrite,
+    )
+    if as_json:
+        _print_json(result.summary)
+    else:
+        print_evaluation(result)
+        print(f"report: {out}/report.html")
+
+
+@app.command()
+@one_line_errors
 def export(
     weights: Annotated[
         str,
@@ -504,7 +548,9 @@ def export(
     dataset: Annotated[
         Path | None, typer.Option(metavar="SET", help="Frames to check the graph on; counts and licences of what was trained on.")
     ] = None,
-    evaluation: Annotated[Path | None, typer.Option(metavar="DIR", help="An evaluation of these weights, for the model card.")] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An evaluation of these weights, or of this classifier, for the model card.")
+    ] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -663,6 +709,11 @@ def recipes(
         _print_json([vars(row) for row in list_recipes()])
     else:
         print_recipes(list_recipes())
+
+
+def _names(text: str | None) -> list[str] | None:
+    """Names with commas between; None where nothing was given."""
+    return [name.strip() for name in text.split(",")] if text else None
 
 
 def _print_json(value: Any) -> None:

@@ -55,6 +55,7 @@ def lines(folder: Path) -> list[list[str]]:
         ["uscl", "embed", data, "--weights", run, "--out", f"{folder}/features.parquet"],
         ["uscl", "fit", data, "--weights", run, "--out", f"{folder}/model"],
         ["uscl", "predict", data, "--model", f"{folder}/model", "--out", f"{folder}/predictions"],
+        ["uscl", "validate", data, "--model", f"{folder}/model", "--out", f"{folder}/validation", "--allow-overlap", "model"],
         ["uscl", "export", run, "--format", "timm", "--out", f"{folder}/timm"],
     ]
 

@@ -19,20 +19,21 @@ import torch
 
 from uscl.evaluation import probes
 from uscl.evaluation.finetune import BatchNorm, TrainedLayers
-from uscl.evaluation.folds import Folds, FoldsBy, independent_groups, leaky_folds, plan_folds
-from uscl.evaluation.guard import Guarded, guard
+from uscl.evaluation.folds import Folds, FoldsBy, leaky_folds, plan_folds
+from uscl.evaluation.guard import guard
 from uscl.evaluation.held_out import HeldOut, Judged, hold_out, steps
 from uscl.evaluation.protocols import Protocol, Row, plan_rows, summarise_rows, trained_alike
 from uscl.evaluation.selection import ROW, listed, select_frames
 from uscl.evaluation.shares import check_shares, curve
 from uscl.evaluation.summary import Held, summarise
 from uscl.evaluation.weights import architectures, provenance, refuse_untrainable, result_names, trained_size
-from uscl.evaluation.writing import predictions_table, refuse_existing, write_results
+from uscl.evaluation.writing import PARTS, predictions_table, write_results
 from uscl.frames import open_store
 from uscl.models import load_backbone
+from uscl.whole_folder import check_folder
 from usdata.console import progress
 from usdata.errors import UserError, nearest
-from usdata.manifest import DataSet, open_dataset
+from usdata.manifest import open_dataset
 
 Kind = Literal["linear", "finetune", "knn"]
 
@@ -126,7 +127,7 @@ def evaluate(
     )
     shares = check_shares(label_shares) if label_shares is not None else []
     out = Path(out)
-    refuse_existing(out, overwrite)
+    check_folder(out, parts=PARTS, overwrite=overwrite)
     opened = open_dataset(dataset)
     names = result_names(weights)
     asked = dict(zip(names, architectures(weights), strict=True))
@@ -134,20 +135,17 @@ def evaluate(
     if rows[0].training is not None:
         refuse_untrainable(asked, rows[0].training.trained_layers)
     frames, filtered = select_frames(opened, where=where, classes=classes)
-    units = independent_groups(opened.frames, opened.duplicates)
-    groups = units[frames[ROW]]
     guarded = guard(
         opened,
         frames,
-        units,
         {name: word for name, (_, word) in asked.items()},
         provenances,
         allow_overlap=allow_overlap,
         without_overlap=without_overlap,
         pretraining_sets=pretraining_sets,
     )
-    if guarded.left_out.any():
-        frames, groups, filtered = _without(frames, guarded, opened), groups[~guarded.left_out], True
+    frames, groups = guarded.kept(frames, opened)
+    filtered |= guarded.clips_left_out > 0
 
     def division(by: FoldsBy, seed: int) -> Folds:
         if by == "group":
@@ -188,7 +186,7 @@ def evaluate(
         about = {name: provenances[own[name]] for name in called}
         return summarise(opened, frames, groups, labels, class_names, list(parts), list(some), list(called), about, settings, notes)
 
-    seen = [each.name for each in guarded.overlaps if each.handling == "allowed"]
+    seen = guarded.allowed
     summary = summarise_rows(
         rows, names, held, divisions, chosen, told, frames=frames, groups=groups, duplicates=opened.duplicates, seen=seen
     )
@@ -205,7 +203,7 @@ def evaluate(
     summary["overlap"] = guarded.to_json()
     summary["notes"] = [*guarded.notes(), *summary["notes"]]
     predictions = predictions_table(frames, groups, class_names, rows, divisions, held, seen)
-    write_results(out, summary, predictions, opened)
+    write_results(out, summary, predictions, opened, overwrite=overwrite)
     return EvaluationResult(folder=out, summary=summary, predictions=predictions)
 
 
@@ -234,20 +232,9 @@ def _check_settings(
             raise UserError(f"{option} {word}", "is not known", nearest(word, get_args(known)))
     if not weights:
         raise UserError("--weights", "names nothing to evaluate", "give a run folder, a .safetensors file or 'random'")
-    if len(set(weights)) < len(weights):
-        raise UserError("--weights", "names the same weights twice", "name each once")
     for option, value, least in (("--seeds", seeds, 1), ("--epochs", epochs, 1), ("--folds", folds, 2), ("--image-size", image_size, 32)):
         if value is not None and value < least:
             raise UserError(f"{option} {value}", "is too small", f"give {least} or more")
-
-
-def _without(frames: pd.DataFrame, guarded: Guarded, dataset: DataSet) -> pd.DataFrame:
-    """The frames without those that the guard leaves out."""
-    kept = frames[~guarded.left_out].reset_index(drop=True)
-    if kept["label"].nunique() < 2:
-        reason = f"without the {guarded.clips_left_out} clips that stand in the pretraining or in their groups, no two classes are left"
-        raise UserError(dataset.folder, reason, "evaluate on another set, or keep them by name with --allow-overlap")
-    return kept
 
 
 def _hold_out_all(

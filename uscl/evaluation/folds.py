@@ -21,6 +21,8 @@ from usdata.duplicates.groups import independent_units
 from usdata.duplicates.leaks import find_leaks
 from usdata.errors import UserError
 
+# The origin of the one division of external validation: nothing is trained on any frame of it.
+EXTERNAL = "external"
 FoldsBy = Literal["group", "video", "frame", "set"]
 DEFAULT_FOLDS = 5
 # Of this many seeded proposals the one whose test folds miss the fewest classes is taken; only labels and groups decide, never a score.
@@ -42,7 +44,7 @@ class Folds:
 
     Attributes:
         seed: Of the division.
-        origin: "data set" (its own fold column), "made" (by group), "by video" or "by frame".
+        origin: "data set" (its own fold column), "made" (by group), "by video", "by frame", or "external" (one fold, which holds all).
         fold: (n,) fold number of each frame, 0 to count - 1.
         count: How many folds there are.
     """

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from uscl.evaluation.folds import independent_groups
 from uscl.evaluation.selection import ROW
 from uscl.trained_on import Known, known
 from usdata.duplicates.guard import SAME_SCAN, Seen, seen_clips
@@ -58,7 +59,7 @@ class Overlap:
         told = [
             f"{kinds[kind]} {verb if kinds[kind] == 1 else verbs}"
             for kind, verb, verbs in (
-                ("scan", "stands in what it was pretrained on", "stand in what it was pretrained on"),
+                ("scan", "stands in what it was trained on", "stand in what it was trained on"),
                 ("view", "shows a place that stands in it, at another moment", "show places that stand in it, at another moment"),
                 ("patient", "is of a patient in it", "are of patients in it"),
                 ("group", "is of a group in it", "are of groups in it"),
@@ -74,6 +75,7 @@ class Guarded:
 
     Attributes:
         overlaps: One for each of the weights, in their order.
+        groups: (n,) the independent group of each of the frames.
         left_out: (n,) which of the frames are left out of the evaluation.
         clips: Clips that were to be evaluated.
         clips_left_out: Those of them that are left out.
@@ -81,10 +83,28 @@ class Guarded:
     """
 
     overlaps: list[Overlap]
+    groups: NDArray[np.str_]
     left_out: NDArray[np.bool_]
     clips: int
     clips_left_out: int
     groups_left_out: int
+
+    @property
+    def allowed(self) -> list[str]:
+        """The weights whose overlap is let through."""
+        return [each.name for each in self.overlaps if each.handling == "allowed"]
+
+    def kept(self, frames: pd.DataFrame, dataset: DataSet) -> tuple[pd.DataFrame, NDArray[np.str_]]:
+        """The labelled frames that are not left out, and their groups.
+
+        Raises:
+            UserError: They are of fewer than two classes.
+        """
+        kept = frames[~self.left_out].reset_index(drop=True)
+        if kept["label"].nunique() < 2:
+            reason = f"without the {self.clips_left_out} clips that were trained on, or stand in their groups, no two classes are left"
+            raise UserError(dataset.folder, reason, "evaluate on another set, or keep them by name with --allow-overlap")
+        return kept, self.groups[~self.left_out]
 
     def to_json(self) -> dict[str, Any]:
         """For `evaluation.json`."""
@@ -122,7 +142,6 @@ class Guarded:
 def guard(
     dataset: DataSet,
     frames: pd.DataFrame,
-    units: NDArray[np.str_],
     weights: Mapping[str, str],
     provenance: Mapping[str, Mapping[str, Any]],
     *,
@@ -132,12 +151,13 @@ def guard(
 ) -> Guarded:
     """Compare what the weights were trained on with what is to be evaluated.
 
+    Groups are those of the whole set: what was trained on and is not selected (for want of a label, say) is not new either, and nor is what
+    belongs to its group.
+
     Args:
         dataset: What is evaluated.
         frames: Its selected frames, with their column `row`.
-        units: (N,) the independent group of every frame of the data set: what was trained on and is not selected (for want of a label, say)
-            is not new either, and nor is what belongs to its group.
-        weights: Name in results to run folder, file, 'random' or 'imagenet'.
+        weights: Name in results to run folder, file, folder of a classifier, 'random' or 'imagenet'.
         provenance: By name, see `load_backbone`.
         allow_overlap: Names of weights whose overlap is let through, and told of.
         without_overlap: Leave out, for all weights, the groups with clips that any others have seen.
@@ -149,6 +169,7 @@ def guard(
     for name in allow_overlap:
         if name not in weights:
             raise UserError(f"--allow-overlap {name}", "is not among the weights", nearest(name, weights))
+    units = independent_groups(dataset.frames, dataset.duplicates)
     groups = units[frames[ROW]]
     video_ids = sorted(set(frames["video_id"]))
     unit_of = dict(zip(dataset.frames["video_id"], units, strict=True))
@@ -187,6 +208,7 @@ def guard(
     left_out = np.isin(groups, groups[frames["video_id"].isin(seen_ids).to_numpy()])
     return Guarded(
         overlaps=overlaps,
+        groups=groups,
         left_out=left_out,
         clips=len(video_ids),
         clips_left_out=int(frames["video_id"][left_out].nunique()),

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uscl.evaluation.finetune import HONEST, PUBLISHED, BatchNorm, TrainedLayers, Training
-from uscl.evaluation.folds import Folds, FoldsBy, count_leaks
+from uscl.evaluation.folds import EXTERNAL, Folds, FoldsBy, count_leaks
 from uscl.evaluation.summary import Held
 from usdata.errors import UserError
 
@@ -32,6 +32,8 @@ CUT = {
 # What is said of weights that were trained on clips evaluated here, and let through by name.
 SEEN = "has seen test clips"
 IN_TITLE = {"frame": ", folds by frame", "video": ", folds by video", "set": ", the set's folds", "group": ""}
+# The second is of classifiers that were fitted elsewhere, see `uscl.evaluation.external`.
+MAIN_TITLES = {"honest": "honest protocol", EXTERNAL: "external validation"}
 # What a difference between the epoch chosen on the test fold and the last one of the same training is of.
 SELECTION = "selection"
 # From held-out probabilities, names and folds to what `evaluation.json` says of them.
@@ -43,7 +45,7 @@ class Row:
     """One way of judging all weights.
 
     Attributes:
-        key: "honest", "published", or "published-last-epoch".
+        key: "honest", "published", "published-last-epoch", or "external".
         folds_by: How its folds are made; "group" alone is free of leakage.
         training: How it fine-tunes; None: a probe of frozen features.
         epoch: Which epoch is judged: the last ("fixed"), or the best on a part of the training folds ("validation") or on the test fold.
@@ -61,7 +63,7 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What it is called in a sentence; nothing for the honest protocol."""
+        """What it is called in a sentence; nothing for the honest protocol and for external validation."""
         return f"{self._what()}{' (optimistic)' if self.optimistic else ''}"
 
     def name(self, weights: str, seen: Collection[str] = ()) -> str:
@@ -75,8 +77,8 @@ class Row:
         return f"{weights} ({'optimistic: ' if self.optimistic or weights in seen else ''}{', '.join(told)})" if told else weights
 
     def _what(self) -> str:
-        told = {"honest": "", "published": "published protocol", "published-last-epoch": "published training, last epoch"}
-        return f"{told[self.key]}{IN_TITLE[self.folds_by]}"
+        told = {"published": "published protocol", "published-last-epoch": "published training, last epoch"}
+        return f"{told.get(self.key, '')}{IN_TITLE[self.folds_by]}"
 
     def reasons(self) -> list[str]:
         """Why it is optimistic."""
@@ -242,7 +244,7 @@ def _told(
     changed = [] if row.training is None else _changed(row.training, standard)
     return {
         "key": row.key,
-        "title": row.title or "honest protocol",
+        "title": row.title or MAIN_TITLES[row.key],
         "optimistic": row.optimistic,
         "reasons": row.reasons(),
         "folds_by": row.folds_by,

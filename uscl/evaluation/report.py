@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from uscl.evaluation.protocols import SELECTION
+from uscl.evaluation.folds import EXTERNAL
+from uscl.evaluation.protocols import MAIN_TITLES, SELECTION
 from uscl.evaluation.summary import REPORT
 from usdata.console import safe_text
 
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 TERMINAL_COLUMNS = 80
 MOST_CLASSES_ON_TERMINAL = 12
-METHODS = {"linear": "a linear probe of frozen features", "knn": "nearest neighbours of frozen features", "finetune": "fine-tuning"}
+METHODS = {
+    "linear": "a linear probe of frozen features",
+    "knn": "nearest neighbours of frozen features",
+    "finetune": "fine-tuning",
+    EXTERNAL: "external validation",
+}
+HEADS = {"linear": "logistic regression on frozen features", "knn": "nearest neighbours by frozen features", "finetune": "fine-tuned"}
 METRIC_NAMES = {
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
@@ -41,6 +48,7 @@ LEVEL_NAMES = {"frame": "frame", "video": "video", "video_vote": "video (vote)",
 # A protocol on a terminal, below the weights' name: by its key, and whether it is optimistic.
 _SHORT = {
     ("honest", True): "seen, so optimistic",
+    (EXTERNAL, True): "seen, so optimistic",
     ("published", True): "published, optimistic",
     ("published-last-epoch", False): "same, last epoch",
     ("published-last-epoch", True): "last ep., optimistic",
@@ -49,10 +57,8 @@ _SHORT = {
 
 def answer(summary: dict[str, Any]) -> list[str]:
     """The answer in sentences: what was held out, what each of the weights reaches, and whether they differ."""
-    dataset = summary["dataset"]
-    chance = percent(1 / len(dataset["classes"]))
     main, *others = summary["protocols"]
-    sentences = [_reached(summary, main), f"Naming always the same class would give {chance} %."]
+    sentences = [_reached(summary, main), f"Naming always the same class would give {percent(chance(summary))} %."]
     for each in summary["differences"]:
         if each["level"] == "frame" and each["metric"] == "balanced_accuracy" and each["protocol"] == main["key"]:
             between = f"{called(each['weights'])} less {called(each['reference'])}"
@@ -64,6 +70,11 @@ def answer(summary: dict[str, Any]) -> list[str]:
             whose = called(each["weights"].rpartition(" (")[0])
             sentences.append(f"Choosing the epoch on the test folds alone adds {_points_told(each)} to the figure of {whose}.")
     return sentences
+
+
+def chance(summary: Mapping[str, Any]) -> float:
+    """The balanced accuracy of naming always the same class: one over the classes that occur."""
+    return 1 / sum(row["frames"] > 0 for row in summary["classes"])
 
 
 def _points_told(difference: dict[str, Any]) -> str:
@@ -80,11 +91,15 @@ def _reached(summary: dict[str, Any], told: dict[str, Any]) -> str:
         frame = entry["levels"]["frame"]
         low, high = frame["interval"]["balanced_accuracy"]
         value = f"{percent(frame['pooled']['balanced_accuracy'])} % [{percent(low)}, {percent(high)}]"
-        name = called(entry["name"] if told["key"] == "honest" else entry["weights"])
+        name = called(entry["name"] if told["key"] in MAIN_TITLES else entry["weights"])
         verb = "reach" if entry["weights"] in ("random", "imagenet") else "reaches"
         reached.append(f"{name} {verb} {value} balanced accuracy by frame" if position == 0 else f"{name} {value}")
-    honest = f"On {summary['dataset']['groups']} independent groups held out in {folds[0]['count']} folds{repeated}"
-    lead = honest if told["key"] == "honest" else f"By the {told['title']}, {folds[0]['count']} folds{repeated}"
+    dataset = summary["dataset"]
+    lead = f"By the {told['title']}, {folds[0]['count']} folds{repeated}"
+    if told["key"] == "honest":
+        lead = f"On {dataset['groups']} independent groups held out in {folds[0]['count']} folds{repeated}"
+    elif told["key"] == EXTERNAL:
+        lead = f"External validation on {dataset['groups']} independent groups ({dataset['videos']} clips) of {dataset['name']}"
     return f"{lead}, {'; '.join(reached)}."
 
 
@@ -128,6 +143,9 @@ def protocol(summary: dict[str, Any]) -> list[str]:
     where_from = {"made": "made for this evaluation", "data set": "the data set's own", "by frame": "by frame", "by video": "by video"}
     lines = []
     for told in summary["protocols"]:
+        if told["key"] == EXTERNAL:
+            lines += ["External validation: nothing is fitted, chosen or adapted on these frames.", *_fitted_elsewhere(summary)]
+            continue
         origins = " and ".join(where_from[origin] for origin in sorted({division["origin"] for division in told["folds"]}, reverse=True))
         line = f"{told['title'][0].upper()}{told['title'][1:]}: its folds are {origins}"
         if told["folds_by"] == "group":
@@ -145,13 +163,16 @@ def protocol(summary: dict[str, Any]) -> list[str]:
         f"Brackets are 95 % intervals from {summary['interval']['resamples']} resamples of whole groups, widened for few groups of unequal"
         " size, and for classes in which no resample differs. They say how much the choice of held-out groups matters, not how much another"
         " training would.",
-        f"Frames are resized to {settings['image_size']} × {settings['image_size']}, and predicted whole, without augmentation.",
     ]
+    if settings["image_size"] is not None:
+        lines.append(
+            f"Frames are resized to {settings['image_size']} × {settings['image_size']}, and predicted whole, without augmentation."
+        )
     if settings["kind"] == "linear":
         lines.append(f"Logistic regression (L2, C = {settings['C']:g}) on features standardised on the training folds.")
     elif settings["kind"] == "knn":
         lines.append(f"{settings['neighbours']} neighbours by cosine, weighted by exp(similarity / {settings['temperature']:g}).")
-    else:
+    elif settings["kind"] == "finetune":
         lines += [_training_told(told) for told in summary["protocols"] if told["key"] != "published-last-epoch"]
     if settings["label_shares"]:
         lines.append("Label efficiency: nested shares of the training groups of each label, at least one a label, on the same test folds.")
@@ -163,11 +184,25 @@ def protocol(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _fitted_elsewhere(summary: Mapping[str, Any]) -> list[str]:
+    """Of each classifier what it is and what it was fitted on, in a sentence."""
+    found = []
+    for entry in summary["weights"]:
+        about = entry["provenance"]
+        data, size = about["fitted_on"], about["image_size"]
+        classes = ", ".join(f"{row['class']} {row['frames']:,}" for row in data["classes"])
+        found.append(
+            f"{entry['name']} ({HEADS[about['head']]}, {about['backbone']}, {size} × {size} pixels) was fitted on {about['dataset_name']}:"
+            f" {data['frames']:,} frames of {data['videos']:,} clips in {data['groups']:,} groups ({classes})."
+        )
+    return found
+
+
 def unseen(summary: Mapping[str, Any]) -> list[str]:
     """Of each of the weights whose clips are known, and none of them stands here, that this was looked at."""
     return [
-        f"None of the clips stands in what {entry['name']} was pretrained on, or shares a patient or group with it"
-        f" ({entry['trained_clips']} clips, compared by digests, pictures and names before anything was trained)."
+        f"None of the clips stands in what {entry['name']} was trained on, or shares a patient or group with it"
+        f" ({entry['trained_clips']} clips, compared by digests, pictures and names before anything was judged)."
         for entry in summary["overlap"]["weights"]
         if entry["level"] == "clips" and not entry["seen"]
     ]
@@ -223,11 +258,11 @@ def print_evaluation(result: EvaluationResult, console: Console | None = None) -
                 percent(pooled["auroc"]),
             )
     majority = {level: summary["weights"][0]["levels"][level]["pooled"]["majority_rate"] for level in ("frame", "video")}
-    chance = percent(1 / len(summary["dataset"]["classes"]))
     for level in ("frame", "video"):
-        table.add_row(Text("majority class" if level == "frame" else "", style="dim"), level, percent(majority[level]), chance, "", "")
+        name = Text("majority class" if level == "frame" else "", style="dim")
+        table.add_row(name, level, percent(majority[level]), percent(chance(summary)), "", "")
     console.print(table)
-    for entry in summary["weights"]:
+    for entry in summary["weights"] if summary["settings"]["kind"] != EXTERNAL else []:
         spreads = {level: entry["levels"][level]["over_folds"]["balanced_accuracy"] for level in ("frame", "video")}
         told = ", ".join(f"{percent(s['mean'])} +- {percent(s['std'])} by {level}" for level, s in spreads.items())
         console.print(Text(safe_text(f"{called(entry['name'])}: balanced accuracy of {spreads['frame']['count']} single folds {told}")))
@@ -268,7 +303,8 @@ def _print_confusion(summary: dict[str, Any], console: Console) -> None:
     classes = summary["dataset"]["classes"]
     seeds = summary["settings"]["seeds"]
     added = f", {seeds} seeds added up" if seeds > 1 else ""
-    console.print(Text(safe_text(f"Held-out frames of {called(last['name'])}{added}: rows are the truth, columns the prediction")))
+    frames = "Frames judged by" if summary["settings"]["kind"] == EXTERNAL else "Held-out frames of"
+    console.print(Text(safe_text(f"{frames} {called(last['name'])}{added}: rows are the truth, columns the prediction")))
     if len(classes) > MOST_CLASSES_ON_TERMINAL:
         console.print(f"{len(classes)} classes are too many for a terminal: see {REPORT}")
         return

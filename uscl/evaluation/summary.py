@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from uscl.evaluation import metrics
-from uscl.evaluation.folds import Folds
+from uscl.evaluation.folds import EXTERNAL, Folds
 from uscl.evaluation.metrics import Predictions, Resampled
 from usdata.manifest import DataSet
 
@@ -205,8 +205,10 @@ def _level(
 def _class_intervals(
     resampled: Resampled, class_items: NDArray[np.int64], index: int, row: Mapping[str, float | int | None]
 ) -> dict[str, list[float] | None]:
-    """Of one class' metrics: widened by its own groups, which are fewer than all; of few at least as wide as the binomial's."""
+    """Of one class' metrics: widened by its own groups, which are fewer than all; of few at least the binomial's, of none None."""
     own = class_items[:, [index]]
+    if not own.any():
+        return dict.fromkeys(metrics.CLASS_METRICS)
     quantile, groups = metrics.widened_quantile(own), float(metrics.effective_groups(own).sum())
     found: dict[str, list[float] | None] = {}
     for metric in metrics.CLASS_METRICS:
@@ -320,7 +322,7 @@ def _notes(
         notes.append(f"With {group_count} independent groups the intervals are rough.")
     in_group = np.unique(np.stack([group, labels], axis=1), axis=0)
     counts = {name: int((in_group[:, 1] == index).sum()) for index, name in enumerate(class_names)}
-    few = {name: count for name, count in counts.items() if count < metrics.SMALL_CLASS}
+    few = {name: count for name, count in counts.items() if 0 < count < metrics.SMALL_CLASS}
     if few:
         told = ", ".join(f"'{name}' in {count}" for name, count in few.items())
         notes.append(
@@ -333,8 +335,12 @@ def _notes(
     for division in divisions:
         for number, _, test in division:
             missing = [name for index, name in enumerate(class_names) if not (labels[test] == index).any()]
-            if missing:
-                told = ", ".join(f"'{name}'" for name in missing)
+            told = ", ".join(f"'{name}'" for name in missing)
+            if missing and division.origin == EXTERNAL:
+                notes.append(
+                    f"No frame here is of class {told}: means over classes are over the others, and what is taken for it is wrong."
+                )
+            elif missing:
                 which = f"Seed {division.seed}, fold {number}"
                 notes.append(f"{which}: no held-out frame of class {told}; the fold's own figures are over the classes it has.")
     return notes

@@ -20,15 +20,22 @@ RANDOM, IMAGENET = "random", "imagenet"
 DEFAULT_IMAGE_SIZE = 224
 
 
-def result_names(weights: Sequence[str]) -> list[str]:
-    """How each of the weights is called in results: the word itself, or the shortest end of its path that no other one has."""
-    parts = {word: Path(word).resolve().parts[1:] for word in weights if word not in (RANDOM, IMAGENET) and Path(word).exists()}
+def result_names(weights: Sequence[str], option: str = "--weights") -> list[str]:
+    """How each of the weights is called in results: the word itself, or the shortest end of its path that no other one has.
+
+    Args:
+        weights: Words.
+        option: Where they come from, for messages.
+
+    Raises:
+        UserError: Two of them are the same.
+    """
+    parts = [Path(word).resolve().parts[1:] if word not in (RANDOM, IMAGENET) and Path(word).exists() else (word,) for word in weights]
     names = []
-    for word in weights:
-        own = parts.get(word, (word,))
-        others = [parts.get(other, (other,)) for other in weights if other != word]
+    for place, (word, own) in enumerate(zip(weights, parts, strict=True)):
+        others = parts[:place] + parts[place + 1 :]
         if own in others:
-            raise UserError("--weights", f"names the same weights twice ({word})", "name each once")
+            raise UserError(option, f"names the same twice ({word})", "name each once")
         # A word that is no path, and a path that is the end of another one, are called by all they have.
         length = next((size for size in range(1, len(own)) if all(own[-size:] != other[-size:] for other in others)), len(own))
         names.append("/".join(own[-length:]))

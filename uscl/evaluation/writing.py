@@ -1,6 +1,6 @@
 """The files of an evaluation.
 
-In: what was found. Out: `predictions.parquet`, `report.html`, and `evaluation.json` last, so that a folder that has one is whole.
+In: what was found. Out: a folder of `evaluation.json`, `predictions.parquet` and `report.html`, whole or absent.
 """
 
 from __future__ import annotations
@@ -18,21 +18,11 @@ from numpy.typing import NDArray
 from uscl.evaluation.folds import Folds, FoldsBy
 from uscl.evaluation.protocols import Row
 from uscl.evaluation.summary import EVALUATION, PREDICTIONS, REPORT, Held
-from usdata.errors import UserError
-from usdata.files import atomic, write_json, write_text
+from uscl.whole_folder import whole_folder
+from usdata.files import write_json, write_text
 from usdata.manifest import DataSet
 
-
-def refuse_existing(out: Path, overwrite: bool) -> None:
-    """Nothing that stands is replaced unasked.
-
-    Raises:
-        UserError: `out` is a file, or a folder with something in it.
-    """
-    if out.exists() and not out.is_dir():
-        raise UserError(out, "is a file, and the results need a folder", "name another --out")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(out, "exists already and is left as it is", "name another --out, or pass --overwrite")
+PARTS = (EVALUATION, PREDICTIONS, REPORT)
 
 
 def predictions_table(
@@ -62,18 +52,17 @@ def predictions_table(
     return pd.concat(parts, ignore_index=True)
 
 
-def write_results(out: Path, summary: dict[str, Any], predictions: pd.DataFrame, dataset: DataSet) -> None:
-    """All three files."""
+def write_results(out: Path, summary: dict[str, Any], predictions: pd.DataFrame, dataset: DataSet, *, overwrite: bool) -> None:
+    """All three files; what stands at `out` as in `check_folder`."""
     from uscl.evaluation.report import judged_name
     from uscl.evaluation.reporting.collection import Evaluation
     from uscl.evaluation.reporting.page import render
     from uscl.evaluation.reporting.pictures import Pictures, worst_mistakes
 
-    out.mkdir(parents=True, exist_ok=True)
-    (out / EVALUATION).unlink(missing_ok=True)
-    with atomic(out / PREDICTIONS) as temporary:
-        pq.write_table(pa.Table.from_pandas(predictions, preserve_index=False), temporary, compression="zstd")
     evaluation = Evaluation("", summary, predictions)
     pictures = Pictures([worst_mistakes(evaluation, judged_name(summary), dataset)])
-    write_text(out / REPORT, render([evaluation], {"": pictures}))
-    write_json(out / EVALUATION, summary)
+    page = render([evaluation], {"": pictures})
+    with whole_folder(out, parts=PARTS, overwrite=overwrite) as folder:
+        pq.write_table(pa.Table.from_pandas(predictions, preserve_index=False), folder / PREDICTIONS, compression="zstd")
+        write_text(folder / REPORT, page)
+        write_json(folder / EVALUATION, summary)

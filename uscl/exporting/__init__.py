@@ -72,7 +72,7 @@ def export(
         input_type: onnx: of its input, gray levels 0 to 255.
         dataset: Data set folder: frames of it are passed through the ONNX graph as a check, and where it is what the weights were trained
             on and they do not say it themselves, counts and licences come from it.
-        evaluation: Folder of a `uscl evaluate` of these weights; its figures go into the card.
+        evaluation: Folder of a `uscl evaluate` of these weights, or of a `uscl validate` of this classifier; its figures go into the card.
         overwrite: Replace an earlier export at `out`.
 
     Raises:
@@ -150,16 +150,15 @@ def _export_classifier(
     import torch
 
     from uscl.classifier import LinearHead, open_classifier
-    from uscl.exporting.model_card import classifier_card
+    from uscl.exporting.model_card import classifier_card, evaluation_section
     from uscl.exporting.onnx_graph import onnx_usage, write_onnx
     from usdata.files import canonical_json, sha256_file, write_text
 
     if format != "onnx":
         reason = f"is a fitted classifier, which --format {format} has no place for"
         raise UserError(model, reason, "take --format onnx, or export the weights that it was fitted on; model.safetensors has all tensors")
-    if evaluation is not None:
-        raise UserError("--evaluation", "is for weights, and this is a classifier that was fitted on all it had", "leave it out")
     classifier = open_classifier(model)
+    judged = evaluation_section(Path(evaluation), classifier.about["sha256"]) if evaluation is not None else None
     size = classifier.about["image_size"]
     if image_size not in (None, size):
         raise UserError(f"--image-size {image_size}", f"is not what this classifier was fitted at ({size})", "leave it out")
@@ -180,7 +179,7 @@ def _export_classifier(
     path = folder / CLASSIFIER_FILE
     difference = write_onnx(path, classifier.backbone, head, size=size, input_type=input_type, frames=frames, metadata=told)
     usage = onnx_usage(path.name, input_type, size, classifier.classes)
-    write_text(folder / CARD, classifier_card(classifier.about, usage, {path.name: sha256_file(path)}))
+    write_text(folder / CARD, classifier_card(classifier.about, usage, {path.name: sha256_file(path)}, judged))
     return difference, len(frames)
 
 

@@ -72,8 +72,10 @@ def backbone_card(facts: Mapping[str, Any], usage: str, files: Mapping[str, str]
     return "\n\n".join(sections) + "\n"
 
 
-def classifier_card(about: Mapping[str, Any], usage: str | None = None, files: Mapping[str, str] | None = None) -> str:
-    """The card of a fitted classifier, from its `model.json`."""
+def classifier_card(
+    about: Mapping[str, Any], usage: str | None = None, files: Mapping[str, str] | None = None, evaluation: str | None = None
+) -> str:
+    """The card of a fitted classifier, from its `model.json`; `evaluation` is of `evaluation_section`, on another set."""
     data, weights = about["dataset"], about["weights"]
     rows = [(_text(row["class"]), f"{row['frames']:,}", f"{row['videos']:,}", f"{row['groups']:,}") for row in data["classes"]]
     where = f", where {_text(', '.join(data['where']))}" if data["where"] else ""
@@ -95,8 +97,12 @@ def classifier_card(about: Mapping[str, Any], usage: str | None = None, files: M
         + _table(("class", "frames", "clips", "groups"), rows)
         + "\n\n"
         + _licence_table(data["licences"]),
-        "## Evaluation\n\nIt was fitted on all of these frames, so nothing here says how good it is. `uscl evaluate` on the same weights "
-        "and labels does.",
+        "## Evaluation\n\n"
+        + (
+            evaluation
+            or "It was fitted on all of these frames, so nothing here says how good it is. `uscl evaluate` on the same weights and labels "
+            "does, and `uscl validate` on a set of other patients."
+        ),
         "## Intended use and limits\n\nWhat it says of a frame is a guess at one of its classes, whatever the frame shows.\n\n" + _LIMITS,
         "## Citation\n\n" + _cited(weights),
         "## Files\n\n" + _table(("file", "sha256"), [(f"`{name}`", f"`{digest}`") for name, digest in files.items()]) + private,
@@ -108,8 +114,8 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
     """What an evaluation found of these weights, and of random ones where it has them too.
 
     Args:
-        folder: Made by `uscl evaluate`, or its evaluation.json.
-        weights_sha256: Of `weights_digest`.
+        folder: Made by `uscl evaluate` or `uscl validate`, or its evaluation.json.
+        weights_sha256: Of `weights_digest`; of a classifier, of its tensors' file.
 
     Raises:
         UserError: It is no evaluation, or not of these weights.
@@ -122,31 +128,38 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
         entries = {entry["name"]: entry for entry in summary["weights"]}
         # What other protocols say of the same weights is named, but is no figure of theirs.
         judged = [name for name, entry in entries.items() if entry["provenance"]["weights_sha256"] == weights_sha256]
-        name = next((each for each in judged if entries[each].get("protocol", "honest") == "honest"), None)
+        name = next((each for each in judged if entries[each].get("protocol", "honest") in ("honest", "external")), None)
         if name is None and judged:
             raise UserError(
                 f"--evaluation {folder}", f"has optimistic figures of them alone ({judged[0]})", "evaluate by the honest protocol"
             )
         if name is None:
             told = ", ".join(entries)
-            raise UserError(f"--evaluation {folder}", f"is of other weights ({told})", "evaluate these, or leave the option out")
+            advice = "evaluate these ('uscl validate' judges a fitted classifier), or leave the option out"
+            raise UserError(f"--evaluation {folder}", f"is of other weights ({told})", advice)
+        data, settings = summary["dataset"], summary["settings"]
+        external = settings["kind"] == "external"
         warned = name.removeprefix(entries[name].get("weights", name))
         shown = dict.fromkeys([name, *(other for other in ("random", "imagenet") if other in entries)])
         rows = [
             (
-                f"these weights{warned}" if each == name else each,
+                f"{'this classifier' if external else 'these weights'}{warned}" if each == name else each,
                 level,
                 *(_with_interval(figures, metric) for metric in ("balanced_accuracy", "macro_f1", "accuracy")),
             )
             for each in shown
             for level, figures in entries[each]["levels"].items()
         ]
-        data, settings = summary["dataset"], summary["settings"]
+        command = "uscl validate" if external else f"uscl evaluate {settings['kind']}"
+        how = (
+            "as it is, on a set that it was not fitted on"
+            if external
+            else f"held-out groups, {settings['seeds']} seed{'s' if settings['seeds'] != 1 else ''}, {settings['image_size']} pixels"
+        )
         sentence = (
-            f"`uscl evaluate {settings['kind']}` on {_text(data['name'])} (digest `{_hexadecimal(data['digest'])}`): {data['frames']:,} "
+            f"`{command}` on {_text(data['name'])} (digest `{_hexadecimal(data['digest'])}`): {data['frames']:,} "
             f"frames of {data['videos']:,} clips in {data['groups']:,} independent groups, classes {_text(', '.join(data['classes']))}; "
-            f"held-out groups, {settings['seeds']} seed{'s' if settings['seeds'] != 1 else ''}, {settings['image_size']} pixels. In "
-            "brackets the 95 % interval over resampled groups."
+            f"{how}. In brackets the 95 % interval over resampled groups."
         )
         notes = [f"- {_text(note)}" for note in summary["notes"]]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:

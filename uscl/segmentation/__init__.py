@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from uscl.evaluation.folds import Folds, independent_groups
+from uscl.evaluation.folds import Folds
 from uscl.evaluation.guard import guard
 from uscl.evaluation.selection import ROW, listed, matching_frames
 from uscl.evaluation.weights import architectures, provenance, result_names, trained_size
@@ -124,18 +124,16 @@ def segment(
     selected = matching_frames(opened, where=where)
     has, found_masks = find_masks(opened, selected, str(masks))
     frames = selected[has].reset_index(drop=True)
-    units = independent_groups(opened.frames, opened.duplicates)
-    groups = units[frames[ROW]]
     guarded = guard(
         opened,
         frames,
-        units,
         {name: word for name, (_, word) in asked.items()},
         provenances,
         allow_overlap=allow_overlap,
         without_overlap=without_overlap,
         pretraining_sets=pretraining_sets,
     )
+    groups = guarded.groups
     if guarded.left_out.any():
         kept = np.flatnonzero(~guarded.left_out)
         if not len(kept):
@@ -196,8 +194,6 @@ def _check_settings(weights: Sequence[str], head: str, epochs: int, folds: int |
         raise UserError(f"--head {head}", "is not known", nearest(head, get_args(Head)))
     if not weights:
         raise UserError("--weights", "names nothing to evaluate", "give a run folder, a .safetensors file or 'random'")
-    if len(set(weights)) < len(weights):
-        raise UserError("--weights", "names the same weights twice", "name each once")
     for option, value, least in (("--seeds", seeds, 1), ("--epochs", epochs, 1), ("--folds", folds, 2), ("--image-size", image_size, 32)):
         if value is not None and value < least:
             raise UserError(f"{option} {value}", "is too small", f"give {least} or more")

@@ -235,9 +235,15 @@ def test_errors(textures: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=re.escape(message)) as caught:
             evaluate(**settings)  # type: ignore[arg-type]
         assert "\n" not in str(caught.value)
-    evaluate("knn", textures, weights=["random"], out=out, image_size=SIZE, overwrite=True)
-    assert (out / "mine.txt").read_text() == "keep"
-    assert (out / "evaluation.json").is_file()
+    settings = {"weights": ["random"], "out": out, "image_size": SIZE}
+    with pytest.raises(UserError, match=r"holds mine\.txt, which is no part of such a result, so nothing was deleted"):
+        evaluate("knn", textures, overwrite=True, **settings)  # type: ignore[arg-type]
+    assert [path.name for path in out.iterdir()] == ["mine.txt"]
+    (out / "mine.txt").unlink()
+    for kind in ("knn", "linear"):
+        evaluate(kind, textures, overwrite=True, **settings)  # type: ignore[arg-type]
+        assert json.loads((out / "evaluation.json").read_text())["settings"]["kind"] == kind
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
 def test_weights_of_equal_file_names_are_called_by_the_end_of_their_paths(textures: Path, other_weights: Path, tmp_path: Path) -> None:
@@ -249,7 +255,7 @@ def test_weights_of_equal_file_names_are_called_by_the_end_of_their_paths(textur
     assert result_names([words[0], words[1], "random"]) == ["a/w.safetensors", "b/w.safetensors", "random"]
     assert result_names(words) == ["x/a/w.safetensors", "b/w.safetensors", "y/a/w.safetensors", "random"]
     assert result_names(["random", words[3]]) == ["random", "z/random"]
-    with pytest.raises(UserError, match="the same weights twice"):
+    with pytest.raises(UserError, match="the same twice"):
         result_names([words[0], str(tmp_path / "x" / ".." / "x" / "a" / "w.safetensors")])
     found = evaluate("knn", textures, weights=words[:2], out=tmp_path / "out", image_size=SIZE)
     assert [entry["name"] for entry in found.summary["weights"]] == ["a/w.safetensors", "b/w.safetensors"]

@@ -60,7 +60,7 @@ def test_copies_are_refused_by_name_before_anything_is_made(folder: Path, tmp_pa
         with pytest.raises(UserError, match="refused, because 2 of 8 clips are not new to") as caught:
             evaluated(folder, tmp_path, "random", weights)
         message = str(caught.value)
-        assert "2 stand in what it was pretrained on" in message
+        assert "2 stand in what it was trained on" in message
         assert re.search(r"'tested/crop_mp4' \(content [01]\.\d\d\) as 'trained/1_mp4', 'tested/small_mp4' \(content [01]\.\d\d\)", message)
         assert "--without-overlap" in message
         assert f"--allow-overlap {Path(weights).name}" in message
@@ -77,7 +77,7 @@ def test_an_overlap_is_allowed_by_name_and_said(folder: Path, tmp_path: Path) ->
     assert (entry["handling"], entry["level"], entry["trained_clips"]) == ("allowed", "clips", 4)
     assert {seen["video_id"] for seen in entry["seen"]} == COPIES
     assert overlap_of(result, "random") == {**entry, "name": "random", "level": "none", "trained_clips": 0, "seen": [], "handling": None}
-    said = "Figures of run are optimistic: 2 of 8 clips are not new to it (2 stand in what it was pretrained on)."
+    said = "Figures of run are optimistic: 2 of 8 clips are not new to it (2 stand in what it was trained on)."
     assert said in result.summary["notes"]
     assert said in (result.folder / "report.html").read_text()
     name = "run (optimistic: has seen test clips)"
@@ -130,7 +130,7 @@ def test_strangers_pass_and_it_is_said_what_was_compared(folder: Path, tmp_path:
     result = evaluated(folder, tmp_path, "run", dataset="strangers_set")
     assert overlap_of(result, "run")["seen"] == []
     assert not any("run" in note for note in result.summary["notes"])
-    assert "None of the clips stands in what run was pretrained on" in (result.folder / "report.html").read_text()
+    assert "None of the clips stands in what run was trained on" in (result.folder / "report.html").read_text()
 
 
 def test_other_clips_of_a_patient_are_refused_too(folder: Path, tmp_path: Path) -> None:

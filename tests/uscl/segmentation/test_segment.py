@@ -177,7 +177,7 @@ def test_instances_are_judged_by_average_precision(discs: Path, tmp_path: Path, 
         (["--head", "fpn", "--weights", "timm/vit_tiny_patch16_224:random"], "has maps of 1 size"),
         (["--head", "mask-rcnn", "--weights", "timm/convnext_atto:random"], "takes torchvision's ResNets"),
         (["--weights", "random", "--epochs", "0"], "--epochs 0: is too small"),
-        (["--weights", "random", "--weights", "random"], "names the same weights twice"),
+        (["--weights", "random", "--weights", "random"], "names the same twice"),
         (["--weights", "random", "--where", "video_id=none"], "leaves no frame"),
     ],
 )

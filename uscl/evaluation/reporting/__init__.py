@@ -25,6 +25,7 @@ from uscl.evaluation.reporting.collection import (
 )
 from uscl.evaluation.reporting.page import render
 from uscl.evaluation.summary import REPORT
+from uscl.whole_folder import check_folder, whole_folder
 from usdata.console import progress
 from usdata.errors import UserError
 from usdata.files import write_json, write_text
@@ -32,6 +33,7 @@ from usdata.manifest import DataSet, open_dataset
 
 REPORT_JSON = "report.json"
 REPORT_LATEX = "report.tex"
+PARTS = (REPORT_JSON, REPORT, REPORT_LATEX)
 REPORT_FORMAT_VERSION = 1
 
 
@@ -76,18 +78,15 @@ def report(
     for option, given in (("--weights", weights), ("--colour", colours)):
         if given and not pictures:
             raise UserError(option, "is for pictures, and no data set is given to draw them from", "give it with --pictures SET")
-    if out.exists() and not out.is_dir():
-        raise UserError(out, "is a file, and the report needs a folder", "name another --out")
-    if out.is_dir() and any(out.iterdir()) and not overwrite:
-        raise UserError(out, "exists already and is left as it is", "name another --out, or pass --overwrite")
+    check_folder(out, parts=PARTS, overwrite=overwrite)
     read = read_evaluations(evaluations)
     drawn = _drawn(read, [open_dataset(folder) for folder in pictures], weights, colours)
     content = _content(read, drawn)
     page, table = render(read, drawn), latex.table([(evaluation.name, evaluation.summary) for evaluation in read])
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / REPORT, page)
-    write_text(out / REPORT_LATEX, table)
-    write_json(out / REPORT_JSON, content)
+    with whole_folder(out, parts=PARTS, overwrite=overwrite) as folder:
+        write_text(folder / REPORT, page)
+        write_text(folder / REPORT_LATEX, table)
+        write_json(folder / REPORT_JSON, content)
     return ReportResult(out, content)
 
 

@@ -16,10 +16,12 @@ import jinja2
 import numpy as np
 from markupsafe import Markup, escape
 
+from uscl.evaluation.folds import EXTERNAL
 from uscl.evaluation.report import (
     LEVEL_NAMES,
     METRIC_NAMES,
     called,
+    chance,
     levels_of,
     percent,
     points,
@@ -92,11 +94,19 @@ def render(evaluations: Sequence[Evaluation], pictures: Mapping[str, Pictures]) 
         policy=POLICY,
         style=Markup((Path(__file__).parent / "page" / "report.css").read_text(encoding="utf-8")),
         answer=answer_of_all(evaluations),
-        leaky=any(told["folds_by"] != "group" for evaluation in evaluations for told in evaluation.summary.get("protocols", [])),
+        judged_on=_judged_on(evaluations),
         sections=[_section(number, evaluation, pictures.get(evaluation.name)) for number, evaluation in enumerate(evaluations)],
         compared=_differences(main_comparisons(evaluations)) if len(evaluations) > 1 else [],
         compared_span=_span(main_comparisons(evaluations)),
     )
+
+
+def _judged_on(evaluations: Sequence[Evaluation]) -> str:
+    """What the figures of the page are on, in a word or two."""
+    if any(told["folds_by"] != "group" for evaluation in evaluations for told in evaluation.summary.get("protocols", [])):
+        return "honest and as published"
+    external = [evaluation.summary["settings"]["kind"] == EXTERNAL for evaluation in evaluations]
+    return "external validation" if all(external) else "groups not trained on" if any(external) else "held-out groups"
 
 
 def short(name: str) -> str:
@@ -119,7 +129,7 @@ def figure(metric: str, value: float | None) -> str:
 
 def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> dict[str, Any]:
     summary = evaluation.summary
-    chance = 1 / len(summary["dataset"]["classes"])
+    by_chance = chance(summary)
     compared = [row for row in summary.get("differences", []) if row["metric"] in COMPARED_METRICS and row["level"] in CHART_LEVELS]
     pairs = [row for row in summary.get("pairs", []) if row["metric"] == MAIN_METRIC and row["level"] in CHART_LEVELS]
     compared += pairs[:MOST_PAIRS]
@@ -129,7 +139,7 @@ def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> 
         "summary": summary,
         "entries": main_entries(summary),
         "sentences": answer_of_all([evaluation]),
-        "bars": [_bars(summary, entry, chance) for entry in summary["weights"]],
+        "bars": [_bars(summary, entry, by_chance) for entry in summary["weights"]],
         "metrics": _metrics(summary),
         "classes": _classes(summary),
         "differences": _differences(compared),
@@ -137,8 +147,8 @@ def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> 
         "span": _span(compared),
         "roc": _roc(evaluation),
         "reliability": _reliability(summary),
-        "efficiency": _efficiency(summary, chance),
-        "chance": chance,
+        "efficiency": _efficiency(summary, by_chance),
+        "chance": by_chance,
         "folds": _folds(summary),
         "leaks": _leaks(summary),
         "protocol": protocol(summary),
@@ -152,7 +162,7 @@ def _told(metric: str, values: Mapping[str, Any]) -> tuple[str, str]:
     return figure(metric, values["pooled"].get(metric)), f"[{figure(metric, ends[0])}, {figure(metric, ends[1])}]" if ends else ""
 
 
-def _bars(summary: Mapping[str, Any], entry: Mapping[str, Any], chance: float) -> dict[str, Any]:
+def _bars(summary: Mapping[str, Any], entry: Mapping[str, Any], by_chance: float) -> dict[str, Any]:
     rows = []
     for level in levels_of(dict(summary)):
         if level not in CHART_LEVELS:
@@ -163,7 +173,7 @@ def _bars(summary: Mapping[str, Any], entry: Mapping[str, Any], chance: float) -
         bar = charts.interval_bar(
             values["pooled"].get(MAIN_METRIC),
             values["interval"].get(MAIN_METRIC),
-            mark=chance,
+            mark=by_chance,
             said=said,
             doubtful=bool(entry.get("optimistic")),
         )
@@ -195,7 +205,7 @@ def _metrics(summary: Mapping[str, Any]) -> dict[str, Any]:
             if metric == "accuracy":
                 cells.append((percent(values["pooled"].get(constant[metric])), ""))
             else:
-                cells.append(({MAIN_METRIC: percent(1 / len(summary["dataset"]["classes"])), "auroc": "50.0"}.get(metric, ""), ""))
+                cells.append(({MAIN_METRIC: percent(chance(summary)), "auroc": "50.0"}.get(metric, ""), ""))
         rows.append({"level": LEVEL_NAMES.get(level, level), "items": values["items"], "cells": cells})
     blocks.append({"name": "always the most frequent class", "rows": rows})
     return {"heads": heads, "blocks": blocks}
@@ -285,7 +295,7 @@ def _reliability(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _efficiency(summary: Mapping[str, Any], chance: float) -> list[dict[str, Any]]:
+def _efficiency(summary: Mapping[str, Any], by_chance: float) -> list[dict[str, Any]]:
     """Curves of balanced accuracy over the share of labelled groups, where the evaluation holds them."""
     held = summary.get("label_efficiency")
     if not held:
@@ -304,12 +314,14 @@ def _efficiency(summary: Mapping[str, Any], chance: float) -> list[dict[str, Any
                 f"{called(entry['name'])} " + ", ".join(f"{percent(v['pooled'][MAIN_METRIC])} % at {share:g} %" for share, v in known)
             )
         if drawn:
-            chart = charts.curves(drawn, x_name="labelled groups of the training folds, %", mark=chance, said="; ".join(texts))
+            chart = charts.curves(drawn, x_name="labelled groups of the training folds, %", mark=by_chance, said="; ".join(texts))
             found.append({"level": LEVEL_NAMES[level], "chart": chart})
     return found
 
 
 def _folds(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if summary["settings"]["kind"] == EXTERNAL:
+        return []
     rows: list[dict[str, Any]] = []
     for division in summary["folds"]:
         for part in division["parts"]:

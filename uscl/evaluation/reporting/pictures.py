@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from uscl.backbones import Backbone, ResNet
 from uscl.config import BACKBONES
 from uscl.evaluation.features import pooled_features, weights_digest
+from uscl.evaluation.folds import EXTERNAL
 from uscl.evaluation.report import called, percent
 from uscl.evaluation.reporting.collection import Evaluation, main_entries
 from uscl.evaluation.reporting.coloured_maps import NEIGHBOURS_COUNTED, FeatureMap, draw_maps
@@ -220,6 +221,10 @@ def draw(
     for column in colours:
         if column not in known:
             raise UserError(f"--colour {column}", "is no column of the data set", nearest(column, known))
+    if summary["settings"]["kind"] == EXTERNAL:
+        names = [str(entry["name"]) for entry in main_entries(summary)]
+        note = "Mistakes alone are drawn of classifiers that were fitted elsewhere: no evidence, neighbours or maps."
+        return Pictures([worst_mistakes(evaluation, name, dataset) for name in names], notes=[note])
     store = open_store(dataset, size=int(summary["settings"]["image_size"]))
     rows_of = _row_numbers(dataset)
     of_weights, maps, notes = [], [], []
