@@ -60,7 +60,7 @@ BENCHMARKS = (
     Benchmark("splits", "{set}"),
     Benchmark("image_formats", "{set} 19"),
     Benchmark("field_of_view", "{clips} --number 120", "--number 12"),
-    Benchmark("depth_ruler", "{clips} --number 120", "--number 30"),
+    Benchmark("depth_ruler", "{clips} --number 150", "--number 30"),
     Benchmark("modes", "{clips} --number 120", "--number 24"),
     Benchmark("planted_names", "{clips} --count 90 --clean 30", "--count 6 --clean 3"),
     Benchmark("hygiene_flags", "{clips} --count 140", "--count 14", needs_clips=True),
@@ -71,7 +71,7 @@ BENCHMARKS = (
     Benchmark("train_step", "--threads 2 --repeats 3", "--repeats 1 --batch 4 --image-size 64"),
     Benchmark("meta_step", "--repeats 3", "--repeats 1 --batch 4 --image-size 32"),
     Benchmark("evaluate", "{set} --image-size 64 --repeats 1", "--image-size 32"),
-    Benchmark("interval_coverage", "--runs 100 --groups 30", "--runs 4"),
+    Benchmark("interval_coverage", "--runs 400 --groups 30", "--runs 4"),
     Benchmark("selection_optimism", "--runs 4", "--runs 2"),
     Benchmark("ladder", "--batch 32 256 --run", "--quick", device=True),
 )
