@@ -84,7 +84,9 @@ def check(command: str) -> None:
         check_python(parts)
     elif program == "make":
         for target in parts[1:]:
-            assert re.search(rf"^{target}:", MAKEFILE, flags=re.MULTILINE), f"make has no target {target}"
+            name, sign, _ = target.partition("=")
+            known = rf"\$\({name}\)" if sign else rf"^{name}:"
+            assert re.search(known, MAKEFILE, flags=re.MULTILINE), f"make has no {'variable' if sign else 'target'} {name}"
     elif program in ("pip", "pipx", "uv"):
         for extra in re.findall(r"usdata-uscl\[(\w+)\]", command):
             assert extra in PROJECT["optional-dependencies"], f"there is no extra '{extra}'"
@@ -162,6 +164,7 @@ def test_wrong_commands_are_found() -> None:
         "python benchmarks/methods.py OUT --sedes 3",
         "python benchmarks/nothing.py",
         "make everything",
+        "make bench CLIPPS=FOLDER",
         "pip install 'usdata-uscl[rya]'",
         "wget file",
     ):
