@@ -14,6 +14,7 @@ from tests.benchmark_programs import BENCHMARKS, program
 # Not for every run: they take hours, draw pictures to be looked at, or belong to another program.
 APART = {
     "curation",
+    "external",
     "field_of_view_consensus",
     "field_of_view_sheet",
     "field_of_view_surroundings",
