@@ -46,9 +46,8 @@ def main() -> None:
                 models += ["--model", model]
             outside = run(out / f"{own}-{head}-validated", "validate", sets[other], *models)
             for first, second in zip(inside["weights"], outside["weights"], strict=True):
-                rows.append(
-                    f"| {own} | {called} | {first['name']} | {' | '.join([*map(told, [first] * 2, LEVELS), *map(told, [second] * 2, LEVELS)])} |"
-                )
+                cells = " | ".join(told(entry, level) for entry in (first, second) for level in LEVELS)
+                rows.append(f"| {own} | {called} | {first['name']} | {cells} |")
     print(f"| fitted on | probe | weights | {' | '.join(f'own groups, by {level}' for level in LEVELS.values())} | ", end="")
     print(f"{' | '.join(f'other set, by {level}' for level in LEVELS.values())} |\n{'|---' * 7}|")
     print("\n".join(rows))

@@ -81,7 +81,7 @@ def describe(config: Config, data: DataSet, index: VideoIndex, labels: str, devi
         f"{len(index.frame_rows)} frames in split {', '.join(config.pairs.splits)}; {labels}",
         f"device: {device}, {torch.get_num_threads()} threads; precision: {precision}",
         f"batch: {largest} videos x {views} views = {views * largest} views of {config.image_size}x{config.image_size}; "
-        f"{len(first)} steps an epoch x {config.epochs} epochs = {total_steps(config, index)} steps",
+        f"{len(first)} {'step' if len(first) == 1 else 'steps'} an epoch x {config.epochs} epochs = {total_steps(config, index)} steps",
         f"store: {frames} frames at {size}x{size} = {frames * size * size / 1e6:.1f} MB, tier {placement.tier} ({placement.why})",
         *drawer.describe(),
     ]

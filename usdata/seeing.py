@@ -127,7 +127,8 @@ def see(collector: EvidenceCollector, info: ClipInfo, seeing: Seeing, colour_kin
         doubtful = [word for word in found.words if word in PERSONAL]
         # Also where the recipe gives the geometry: only a person's answer says that nothing in it tells who it is.
         if seeing.release and doubtful:
-            columns |= {"review": "needed", "review_reason": f"{' and '.join(doubtful)} inside the field of view"}
+            told = " and ".join("what may be writing" if word == "unknown" else word for word in doubtful)
+            columns |= {"review": "needed", "review_reason": f"{told} inside the field of view"}
     if seeing.answer is not None:
         asked = see(collector, info, replace(seeing, answer=None, shown=None), colour_kind).columns["review_reason"]
         columns |= {"review": f"{seeing.answer}ed", "review_reason": asked}

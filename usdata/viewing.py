@@ -91,7 +91,7 @@ def _view_set(folder: Path, page: Path) -> ViewResult:
             geometry = None if not isinstance(video["fov_stored_geometry"], str) else geometry_from(video["fov_stored_geometry"])
             unsure += geometry is None
             sure = "" if video["fov_confidence"] != video["fov_confidence"] else f" {video['fov_confidence']:.2f}"
-            told = f"{'waits' if video['fov_origin'] == 'none' else video['fov_origin']}{sure}" + "".join(
+            told = f"{'unsure' if video['fov_origin'] == 'none' else video['fov_origin']}{sure}" + "".join(
                 f" {word}" for word in video["overlays"]
             )
             tiles.append(_tile(np.asarray(image, np.uint8), geometry, GREEN, row["video_id"], told))

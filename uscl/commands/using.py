@@ -112,7 +112,7 @@ def fit(
     else:
         data = result.about["dataset"]
         print(f"{len(result.about['classes'])} classes, fitted on {data['frames']:,} frames of {data['videos']:,} clips: {out}")
-        print(f"next: uscl predict SET --model {out} --out PREDICTIONS")
+        print(f"next: uscl predict SET --model {out} --out PREDICTIONS, or uscl validate OTHER --model {out} --out VALIDATION")
 
 
 @one_line_errors

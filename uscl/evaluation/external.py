@@ -77,6 +77,7 @@ def validate(
     frames, _ = select_frames(opened, where=where, classes=classes)
     _refuse_unknown_labels(frames, class_names, str(opened.folder))
     provenances = {name: _provenance(classifier) for name, classifier in classifiers.items()}
+    _refuse_copies({name: about["weights_sha256"] for name, about in provenances.items()})
     guarded = guard(
         opened,
         frames,
@@ -125,7 +126,7 @@ def validate(
         seen=guarded.allowed,
     )
     summary["overlap"] = guarded.to_json()
-    summary["notes"] = [*guarded.notes(), *summary["notes"]]
+    summary["notes"] = [*guarded.notes(), *guarded.patient_notes(), *summary["notes"]]
     predictions = predictions_table(frames, groups, class_names, [row], {"group": all_held_out}, {row.key: held}, guarded.allowed)
     write_results(out, summary, predictions, opened, overwrite=overwrite)
     return EvaluationResult(folder=out, summary=summary, predictions=predictions)
@@ -145,15 +146,31 @@ def _common_classes(classifiers: dict[str, FittedClassifier]) -> list[str]:
     return known
 
 
+def _refuse_copies(digests: dict[str, str]) -> None:
+    first: dict[str, str] = {}
+    for name, digest in digests.items():
+        if digest in first:
+            raise UserError(f"--model {name}", f"is a copy of {first[digest]}", "name each once")
+        first[digest] = name
+
+
 def _refuse_unknown_labels(frames: pd.DataFrame, class_names: Sequence[str], subject: str) -> None:
     strange = sorted(set(frames["label"]) - set(class_names))
     if strange:
         shared = [name for name in class_names if name in set(frames["label"])]
         told = f"has labels that the classifier does not know ({', '.join(strange)}); it knows {', '.join(class_names)}"
-        advice = "give the set the classifier's names by its recipe's label rule, or leave these clips out with --where 'label!=...'"
+        renamed = ", ".join(f"{name}: ..." for name in strange[:2]) + (", ..." if len(strange) > 2 else "")
+        advice = f"rename them by label_map: {{{renamed}}} in the source of its recipe, and build it again with --overwrite"
         if len(shared) >= 2:
-            advice = f"leave them out with --classes {','.join(shared)}, or rename them by the recipe's label rule"
+            advice = f"leave them out with --classes {','.join(shared)}, or {advice}"
         raise UserError(subject, told, advice)
+
+
+def _weights_told(weights: dict[str, Any]) -> str:
+    """What its backbone was before it was fitted, in words."""
+    if weights.get("dataset_name"):
+        return f"pretrained on {weights['dataset_name']}" + (f" by {weights['recipe']}" if weights.get("recipe") else "")
+    return {"random": "random weights", "imagenet": "ImageNet weights"}.get(str(weights.get("kind")), "weights of a file")
 
 
 def _provenance(classifier: FittedClassifier) -> dict[str, Any]:
@@ -165,7 +182,7 @@ def _provenance(classifier: FittedClassifier) -> dict[str, Any]:
         "head": about["head"],
         "backbone": about["backbone"],
         "image_size": about["image_size"],
-        "backbone_kind": about["weights"].get("kind"),
+        "backbone_weights": _weights_told(about["weights"]),
         "backbone_sha256": about["weights"].get("weights_sha256"),
         "dataset_name": about["dataset"]["name"],
         "dataset_digest": about["dataset"]["digest"],

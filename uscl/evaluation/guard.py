@@ -42,6 +42,9 @@ class Overlap:
         seen: The clips that are not new.
         labels_used: Those of them of which the label was trained on too.
         handling: "allowed" or "left out"; None where there is nothing to handle.
+        patients: Whether patients and groups could be compared: "by id", "by pseudonym" (which meet under one secret alone) or "not" (no
+            source of the evaluated set is called as one that was trained on); None where no clip is known.
+        fitted_on: The data set that the weights name, where its clips are not at hand.
     """
 
     name: str
@@ -52,6 +55,8 @@ class Overlap:
     seen: list[Seen]
     labels_used: int
     handling: str | None
+    patients: str | None = None
+    fitted_on: str | None = None
 
     def told(self) -> str:
         """How many clips are not new, and why, in words."""
@@ -122,7 +127,9 @@ class Guarded:
                 notes.append(f"Figures of {each.name} are optimistic: {count} ({each.told()}{also}).")
             if each.level == "unknown":
                 option = f"--pretraining-set {shlex.quote(each.name)}=SET"
-                notes.append(f"It is not known what {each.name} was trained on: {option} compares its clips with these.")
+                known = f"The clips of '{each.fitted_on}', which {each.name} says that it was trained on, are not at hand"
+                unknown = f"It is not known what {each.name} was trained on"
+                notes.append(f"{known if each.fitted_on else unknown}: {option} compares its clips with these.")
             elif each.level == "files":
                 notes.append(
                     f"Of what {each.name} was trained on, some is known by the digests of files alone: equal files are found, re-encoded "
@@ -132,10 +139,22 @@ class Guarded:
                 notes.append(f"{each.name} started from weights of which it is not known what they were trained on.")
         if self.clips_left_out:
             why = "; ".join(f"{len(each.seen)} not new to {each.name}" for each in self.overlaps if each.handling == "left out")
+            groups = f"{self.groups_left_out} group{'' if self.groups_left_out == 1 else 's'}"
             notes.append(
-                f"{self.clips_left_out} of {self.clips} clips ({self.groups_left_out} groups) are left out for all weights: {why}, and the "
-                "rest of their groups."
+                f"{self.clips_left_out} of {self.clips} clips ({groups}) are left out for all weights: {why}, and the rest of their groups."
             )
+        return notes
+
+    def patient_notes(self) -> list[str]:
+        """Where patients could not be compared for sure, in sentences: what one set calls a patient says nothing in another one."""
+        notes = []
+        for each in self.overlaps:
+            if each.patients == "not":
+                why = "the sources of its clips are called otherwise than those of this set"
+                notes.append(f"Patients of {each.name} could not be looked for here: {why}. Clips were, by their pictures.")
+            elif each.patients == "by pseudonym":
+                why = "pseudonyms, which are equal only where both sets were made with one secret"
+                notes.append(f"Patients of {each.name} were looked for here by {why}.")
         return notes
 
 
@@ -199,6 +218,8 @@ def guard(
                 trained_clips=len(rows),
                 pretraining_sets=[{"name": each.name, "digest": each.digest} for each in named[name]],
                 seen=seen,
+                patients=_patients_compared(dataset, set(frames["source"]), rows),
+                fitted_on=None if record is not None else provenance[name].get("dataset_name"),
                 labels_used=sum(rows[each.place]["labels_used"] for each in seen if each.kind in SAME_SCAN),
                 handling=None if not seen else "allowed" if name in allow_overlap else "left out" if without_overlap else "refused",
             )
@@ -214,6 +235,17 @@ def guard(
         clips_left_out=int(frames["video_id"][left_out].nunique()),
         groups_left_out=len(set(groups[left_out].tolist())),
     )
+
+
+def _patients_compared(dataset: DataSet, sources: set[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """See `Overlap.patients`."""
+    known = {row["source"] for row in rows} - {None}
+    if not known:
+        return None
+    if not known & sources:
+        return "not"
+    private = set(dataset.about.get("privacy", {}).get("private_sources", []))
+    return "by pseudonym" if known & sources & private else "by id"
 
 
 def _selected(seen: Sequence[Seen], video_ids: Sequence[str], unit_of: Mapping[str, str]) -> list[Seen]:
@@ -279,10 +311,16 @@ def _refuse(dataset: DataSet, overlaps: Sequence[Overlap], clips: int) -> None:
         f"{len(each.seen)} of {clips} clips are not new to {each.name}: {each.told()} ({_some(each.seen)})" for each in refused
     )
     names = " ".join(f"--allow-overlap {shlex.quote(each.name)}" for each in refused)
+    by_name = sorted({seen.video_id.partition("/")[0] for each in refused for seen in each.seen if seen.kind == "patient"})
+    other = (
+        f"; equal ids in sources of one name ({', '.join(by_name)}) are one patient: where they are not, rename the source"
+        if by_name
+        else ""
+    )
     raise UserError(
         dataset.folder,
         f"refused, because {told}",
-        f"leave these clips and their groups out for all weights with --without-overlap, or keep them and have it said with {names}",
+        f"leave these clips and their groups out for all weights with --without-overlap, or keep them and have it said with {names}{other}",
     )
 
 

@@ -99,7 +99,9 @@ def _reached(summary: dict[str, Any], told: dict[str, Any]) -> str:
     if told["key"] == "honest":
         lead = f"On {dataset['groups']} independent groups held out in {folds[0]['count']} folds{repeated}"
     elif told["key"] == EXTERNAL:
-        lead = f"External validation on {dataset['groups']} independent groups ({dataset['videos']} clips) of {dataset['name']}"
+        known = any(entry["optimistic"] for entry in summary["weights"])
+        lead = f"{'As they are,' if known else 'External validation'} on {dataset['groups']} independent groups ({dataset['videos']} clips)"
+        lead += f" of '{dataset['name']}'"
     return f"{lead}, {'; '.join(reached)}."
 
 
@@ -159,9 +161,9 @@ def protocol(summary: dict[str, Any]) -> list[str]:
         lines.append(f"{line}; {chosen.get(told['epoch'], 'nothing is chosen on held-out frames')}.")
     lines += [
         "A video's probabilities are the mean of its frames'. Balanced accuracy (mean recall), macro F1 and AUROC (one against the rest)"
-        " are means over the classes that occur among the held-out items.",
+        " are means over the classes that occur among what is judged.",
         f"Brackets are 95 % intervals from {summary['interval']['resamples']} resamples of whole groups, widened for few groups of unequal"
-        " size, and for classes in which no resample differs. They say how much the choice of held-out groups matters, not how much another"
+        " size, and for classes in which no resample differs. They say how much the choice of groups matters, not how much another"
         " training would.",
     ]
     if settings["image_size"] is not None:
@@ -191,18 +193,24 @@ def _fitted_elsewhere(summary: Mapping[str, Any]) -> list[str]:
         about = entry["provenance"]
         data, size = about["fitted_on"], about["image_size"]
         classes = ", ".join(f"{row['class']} {row['frames']:,}" for row in data["classes"])
+        what = f"{HEADS[about['head']]}; {about['backbone']}, {about['backbone_weights']}; {size} × {size} pixels"
         found.append(
-            f"{entry['name']} ({HEADS[about['head']]}, {about['backbone']}, {size} × {size} pixels) was fitted on {about['dataset_name']}:"
-            f" {data['frames']:,} frames of {data['videos']:,} clips in {data['groups']:,} groups ({classes})."
+            f"{entry['name']} ({what}) was fitted on '{about['dataset_name']}': {data['frames']:,} frames of {data['videos']:,} clips in"
+            f" {data['groups']:,} groups ({classes})."
         )
     return found
 
 
 def unseen(summary: Mapping[str, Any]) -> list[str]:
-    """Of each of the weights whose clips are known, and none of them stands here, that this was looked at."""
+    """Of each of the weights whose clips are known, and none of them stands here, what was looked at."""
+    patients = {
+        "by id": "; none shares a patient or group with them",
+        "by pseudonym": "; none shares a patient or group with them by its pseudonyms, which meet only under one secret",
+        "not": "; whether they share patients could not be compared, for their sources have other names",
+    }
     return [
-        f"None of the clips stands in what {entry['name']} was trained on, or shares a patient or group with it"
-        f" ({entry['trained_clips']} clips, compared by digests, pictures and names before anything was judged)."
+        f"None of the clips stands in what {entry['name']} was trained on ({entry['trained_clips']} clips, compared by digests and pictures"
+        f" before anything was judged){patients.get(entry.get('patients') or '', '')}."
         for entry in summary["overlap"]["weights"]
         if entry["level"] == "clips" and not entry["seen"]
     ]

@@ -36,7 +36,8 @@ _LIMITS = """- **Not a medical device.** For research. It was not tested for dia
 - It knows the scanners, probes, settings and patients of its training data. On others it may be worth less: evaluate there first.
 - Frames are seen as they were prepared: what the data set's recipe cropped or masked must be cropped or masked here too, or text,
   rulers and logos of a scanner may tell it more than the tissue does.
-- Do not judge it on clips or patients of the data above, nor on other files of the same exams: `uscl evaluate` refuses that.
+- Do not judge it on clips or patients of the data above, nor on other files of the same exams: `uscl evaluate` and `uscl validate` refuse
+  that.
 - Weights can remember. Whether the licences of the data reach weights made of it is for you to find out before you hand them on."""
 
 
@@ -152,7 +153,7 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
         ]
         command = "uscl validate" if external else f"uscl evaluate {settings['kind']}"
         how = (
-            "as it is, on a set that it was not fitted on"
+            ("as it is; it had seen clips of it" if entries[name].get("optimistic") else "as it is, none of them known to it")
             if external
             else f"held-out groups, {settings['seeds']} seed{'s' if settings['seeds'] != 1 else ''}, {settings['image_size']} pixels"
         )

@@ -16,7 +16,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ from usdata.signals import StopFlag, stop_signals
 from usdata.storage import bring, cache_folder, is_remote, refuse_occupied_address, send
 from usdata.video_step import VideoTask, no_result, raw_digest
 
-STEP_VERSION = 15  # raised when the per-video step's output changes, so that old journals are done again
+STEP_VERSION = 16  # raised when the per-video step's output changes, so that old journals are done again
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ class BuildResult:
         counts: `found`, `ok`, `excluded`, `failed` (files or clips; the last three add up to the first) and `frames`.
         sources: A row a source: `source`, `clips`, `frames` (kept), `clips_expected`, `frames_expected` (of a whole copy; None = unknown).
         failed: Path and reason of each clip that could not be read.
+        excluded: Path and reason of each file that was left out.
         notes: What a person should know of the result, such as folds that could not be made.
         unchanged: The data set was there already, from the same raw bytes and recipe.
         waiting: Clips that a person must look at.
@@ -90,6 +91,7 @@ class BuildResult:
     unchanged: bool
     reused: int
     seconds: float
+    excluded: list[tuple[str, str]] = field(default_factory=list)
     waiting: int = 0
     held_back: int = 0
 
@@ -385,7 +387,7 @@ def _result(
 ) -> BuildResult:
     columns = ["source", "path", "status", "reason", "frames_kept", "review"]
     videos = manifest.read_table(out, manifest.VIDEOS).select(columns).to_pylist()
-    failed = [(row["path"], row["reason"]) for row in videos if row["status"] == "failed"]
+    failed, excluded = ([(row["path"], row["reason"]) for row in videos if row["status"] == status] for status in ("failed", "excluded"))
     kept: dict[str, list[int]] = {}
     for row in videos:
         if row["status"] == "ok":
@@ -400,6 +402,7 @@ def _result(
         counts=dict(about["counts"]),
         sources=sources,
         failed=failed,
+        excluded=excluded,
         notes=notes,
         unchanged=unchanged,
         reused=reused,

@@ -11,7 +11,7 @@ from usdata.console import safe_text
 if TYPE_CHECKING:
     from usdata.building import BuildPlan
 
-SHOWN_PATHS = 3
+SHOWN_PATHS, SHOWN_REASONS = 3, 10
 SHOWN_LABELS = 20
 
 
@@ -36,9 +36,7 @@ def print_plan(planned: BuildPlan) -> None:
         print(f"  labels: {', '.join([*shown[:SHOWN_LABELS], *more, *without])}")
     else:
         print("  labels: none")
-    for reason, paths in planned.excluded_paths.items():
-        names = ", ".join(map(safe_text, paths[:SHOWN_PATHS])) + (", ..." if len(paths) > SHOWN_PATHS else "")
-        print(f"  left out: {len(paths)} ({safe_text(reason)}): {names}")
+    print_excluded([(path, reason) for reason, paths in planned.excluded_paths.items() for path in paths])
 
 
 def print_sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -58,6 +56,19 @@ def print_sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
         clips, clips_expected, frames, frames_expected = ("-" if number is None else f"{number:,}" for number in numbers)
         print(f"  {name:<{width}}  {clips:>7} {clips_expected:>9}  {frames:>8} {frames_expected:>9}")
     return unexpected_counts(sources)
+
+
+def print_excluded(excluded: Sequence[tuple[str, str]]) -> None:
+    """How many files were left out for what, the most frequent reason first, with the first names."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in excluded:
+        by_reason.setdefault(reason, []).append(path)
+    reasons = sorted(by_reason.items(), key=lambda entry: (-len(entry[1]), entry[0]))
+    for reason, paths in reasons[:SHOWN_REASONS]:
+        names = ", ".join(map(safe_text, paths[:SHOWN_PATHS])) + (", ..." if len(paths) > SHOWN_PATHS else "")
+        print(f"  left out: {len(paths)} ({safe_text(reason)}): {names}")
+    if len(reasons) > SHOWN_REASONS:
+        print(f"  and for {len(reasons) - SHOWN_REASONS} more reasons: see reason in videos.parquet")
 
 
 _COLUMNS = ("clips", "clips_expected", "frames", "frames_expected")

@@ -98,4 +98,6 @@ def export(
         print_json(vars(exported))
         return
     print(f"{exported.frames:,} frames of {exported.clips:,} clips in {out} ({exported.seconds:.1f} s)")
+    if exported.note is not None:
+        print(f"note: {exported.note}")
     print(f"next: {exported.then}")

@@ -171,7 +171,7 @@ def build(
     usdata build my-recipe.yaml --raw clips --out set --set folds.count=3
     """
     from usdata import building
-    from usdata.building.terminal import print_plan, print_sources
+    from usdata.building.terminal import print_excluded, print_plan, print_sources
 
     if dry_run:
         planned = building.plan(recipe, raw=raw, overrides=overrides or ())
@@ -197,6 +197,7 @@ def build(
         print(f"{out} holds this data set already: nothing to do")
     print(f"{built.name}: {counts['found']} files found = {counts['ok']} kept + {counts['excluded']} excluded + {counts['failed']} failed")
     told = print_sources(built.sources)
+    print_excluded(built.excluded)
     for path, reason in built.failed[:10]:
         print(f"  failed: {safe_text(path)}: {safe_text(reason)}")
     if len(built.failed) > 10:

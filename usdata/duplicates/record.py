@@ -215,7 +215,7 @@ def frames_of(dataset: DataSet, video_ids: Collection[str]) -> list[dict[str, An
     return sorted((row for row in rows if row["video_id"] in video_ids), key=lambda row: (row["video_id"], row["frame_index"]))
 
 
-_ADVICE = "without it a run cannot be evaluated: copy it from where the run was made, or train again"
+_ADVICE = "copy it again from where the run or the classifier was made, or make that again"
 
 
 def _damaged(path: Path, reason: str) -> UserError:

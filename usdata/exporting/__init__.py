@@ -60,6 +60,7 @@ class ExportResult:
         frames: Their frames.
         seconds: Wall time.
         then: What to do with it, in a line.
+        note: What must be known before it is passed on; None: nothing.
     """
 
     out: Path
@@ -67,6 +68,7 @@ class ExportResult:
     frames: int
     seconds: float
     then: str
+    note: str | None = None
 
 
 def export(dataset: str | Path, *, to: str, out: str | Path, images: str = "png") -> ExportResult:
@@ -114,4 +116,18 @@ def export(dataset: str | Path, *, to: str, out: str | Path, images: str = "png"
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     then = FORMATS[to].then.format(out=str(out), dataset=dataset)
-    return ExportResult(target, clips, frames, time.monotonic() - start, then)
+    return ExportResult(target, clips, frames, time.monotonic() - start, then, _private(data, FORMATS[to].pictures))
+
+
+def _private(data: manifest.DataSet, pictures: bool) -> str | None:
+    """What stands against handing it on; None: nothing that the set knows of."""
+    told = data.about.get("privacy") or {}
+    if not told.get("private_sources") or (told.get("release") and pictures):
+        return None
+    sources = ", ".join(told["private_sources"])
+    what = (
+        "this is no release, whose pictures hold nothing outside the field of view"
+        if pictures
+        else "paths, dates and ids are as it has them"
+    )
+    return f"the set has private sources ({sources}) and {what}: see docs/guide/privacy.md before it leaves the house"

@@ -90,13 +90,13 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
         raise UserError(missing[0], f"is not among the clips under {raw}", "give the folder and the secret of the build")
     look = partial(_looked_at, accept=recipe.field_of_view.accept, hygiene=recipe.hygiene)
     clips: list[dict[str, Any]] = []
-    records = wanted[["video_id", "review_reason", "fov_geometry"]].to_dict("records")
+    records = wanted[["video_id", "status", "reason", "review_reason", "fov_geometry"]].to_dict("records")
     raws = [Path(raw) / paths[row["video_id"]] for row in records]
     taken = [row["fov_geometry"] if isinstance(row["fov_geometry"], str) else None for row in records]
     # Decoders hang and crash: they do so in another process.
     with progress("drawing clips", len(records), "clips") as advance, ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
         for record, drawn in zip(records, pool.map(look, raws, taken), strict=True):
-            why = record["review_reason"] if isinstance(record["review_reason"], str) else "nothing to doubt"
+            why = record["review_reason"] if isinstance(record["review_reason"], str) else _undoubted(record)
             clips.append({"video_id": record["video_id"], "path": paths[record["video_id"]], "why": why, **drawn})
             advance(1)
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
@@ -106,6 +106,10 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
     page.parent.mkdir(parents=True, exist_ok=True)
     write_text(page, text)
     return ReviewPage(page, len(clips))
+
+
+def _undoubted(record: dict[str, Any]) -> str:
+    return "nothing to doubt" if record["status"] == "ok" else f"left out of the set: {record['reason']}"
 
 
 def _looked_at(path: Path, taken: str | None, *, accept: float, hygiene: Hygiene) -> dict[str, Any]:

@@ -111,13 +111,16 @@ def write_first_recipe(result: ScanResult, path: Path) -> str:
     names = _Names()
     blocks = [_table_source(table, result, names) for table in tables] + _file_sources(left, result.raw, names)
     name = _word(result.raw.resolve().name)
-    head = f"# A first recipe, written by 'usdata scan'. Lines marked with (?) are guesses: check them.\nname: {_quoted(name)}\n"
+    head = "# A first recipe, written by 'usdata scan'. Lines marked with (?) are guesses: check them.\n"
+    head += f"name: {_quoted(name)}  # (?) the set's; reports and other sets know it by this\n"
     write_text(path, head + "sources:\n" + "\n".join(blocks))
     load_recipe(path)
     said = [f"{len(blocks)} {'source' if len(blocks) == 1 else 'sources'}, {len(result.clips)} clips"]
     if tables:
         said.append("tables " + ", ".join(table.path for table in tables))
-    said.append("check the lines marked (?)" if tables else "no table names the clips, so they have no labels and no patients yet")
+    by_header = all(clip.kind == "dicom" for clip in left)
+    untold = "labels; patients are those of the DICOM headers" if by_header else "labels and no patients yet"
+    said.append("check the lines marked (?)" if tables else f"no table names the clips, so they have no {untold}")
     return "; ".join(said)
 
 
@@ -154,6 +157,13 @@ def _read(raw: Path, path: str, clips: set[str]) -> ClipTable | None:
     return ClipTable(path, best, list(rows[0]), frozenset(hits), rows)
 
 
+PATIENTS_BY_HEADER = (
+    "    patient_ids: pseudonym  # of the DICOM headers: keyed hashes take their place, which needs a secret (docs/guide/privacy.md)"
+)
+# Patients of two sets are one where both the source's name and the id are equal.
+ONE_SOURCE = "equal patient ids in sources of one name are one patient, in other sets too"
+
+
 class _Names:
     """Names of sources, each given once."""
 
@@ -168,7 +178,7 @@ class _Names:
 def _table_source(table: ClipTable, result: ScanResult, names: _Names) -> str:
     folder = str(PurePosixPath(table.path).parent)
     lines = [
-        f"  - name: {_quoted(names.fresh(_source_name(folder, result.raw)))}",
+        f"  - name: {_quoted(names.fresh(_source_name(folder, result.raw)))}  # (?) {ONE_SOURCE}",
         "    layout: table",
         f"    root: {_quoted(folder)}",
         f"    table: {_quoted(PurePosixPath(table.path).name)}",
@@ -207,14 +217,18 @@ def _file_sources(clips: Sequence[ScannedFile], raw: Path, names: _Names) -> lis
     for clip in clips:
         root = _top(clip.path) if several else "."
         by_root["sequence" if clip.kind == "sequence" else "file", root].append(clip.path)
+    headers = {clip.path for clip in clips if clip.kind == "dicom"}
     blocks = []
     for (unit, root), paths in sorted(by_root.items(), key=lambda entry: (entry[0][0] != "sequence", entry[0][1] == ".", entry[0][1])):
         name = names.fresh(_source_name(root, raw) + ("-sequences" if unit == "sequence" else ""))
-        lines = [f"  - name: {_quoted(name)}", "    layout: files", f"    root: {_quoted(root)}", f"    unit: {unit}"]
+        lines = [f"  - name: {_quoted(name)}  # (?) {ONE_SOURCE}", "    layout: files", f"    root: {_quoted(root)}", f"    unit: {unit}"]
         below = Counter(str(PurePosixPath(path).relative_to(root).parent) for path in paths)
         if len(below) > 1:
             lines.append("    # If folders tell the label:    pattern: '^(?P<label>[^/]+)/'")
-        lines += _patient_hint([str(PurePosixPath(path).relative_to(root)) for path in paths])
+        if headers.issuperset(paths):
+            lines.append(PATIENTS_BY_HEADER)
+        else:
+            lines += _patient_hint([str(PurePosixPath(path).relative_to(root)) for path in paths])
         blocks.append("\n".join([*lines, _SAMPLING]))
     return blocks
 

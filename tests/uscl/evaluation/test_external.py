@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from uscl.evaluation.reporting import report
 from uscl.exporting import export
 from uscl.fitting import fit
 from uscl.predicting import predict
+from usdata import manifest
 from usdata.errors import UserError
 from usdata.manifest import open_dataset
 
@@ -41,6 +44,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fit(folder / "own", weights="random", out=folder / "linear", image_size=SIZE)
     fit(folder / "own", weights="random", out=folder / "neighbours", image_size=32, head="knn")
     fit(folder / "own", weights="random", out=folder / "two", image_size=SIZE, classes=["across", "down"])
+    shutil.copytree(folder / "linear", folder / "copy")
     return folder
 
 
@@ -84,13 +88,17 @@ def test_a_reader_is_told_what_was_judged_on_what(folder: Path, tmp_path: Path) 
     run = CliRunner().invoke(app, ["validate", str(folder / "other"), "--model", str(folder / "linear"), "--out", str(tmp_path / "out")])
     assert run.exit_code == 0, run.output
     told = " ".join(run.output.split())
-    assert "External validation on 6 independent groups (8 clips) of textures, linear reaches" in told
+    assert "External validation on 6 independent groups (8 clips) of 'textures', linear reaches" in told
     assert "fold" not in told
+    assert "held" not in told
     assert max(map(len, run.stdout.split("\nnote:")[0].splitlines()[2:])) <= 80
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Evaluation, external validation" in page
-    assert "was fitted on textures: 60 frames of 12 clips in 12 groups (across 20, blotches 20, down 20)" in page
+    assert "linear (logistic regression on frozen features; resnet18, random weights; 40 × 40 pixels) was fitted on" in page
+    assert "60 frames of 12 clips in 12 groups (across 20, blotches 20, down 20)" in page
     assert "None of the clips stands in what linear was trained on" in page
+    assert "held-out" not in page
+    assert "seed 0" not in page
     assert "<h3>Folds</h3>" not in page
     drawn = report([tmp_path / "out"], out=tmp_path / "report", pictures=[folder / "other"])
     assert drawn.content["answer"][0].startswith("External validation on 6 independent groups")
@@ -122,9 +130,41 @@ def test_what_it_was_trained_on_is_refused_left_out_or_said(folder: Path, tmp_pa
             (bare / path.name).write_bytes(path.read_bytes())
     with pytest.raises(UserError, match="12 of 12 clips are not new to bare"):
         validate(folder / "own", models=bare, out=tmp_path / "no")
-    assert "It is not known what bare was trained on" in validate(folder / "other", models=bare, out=tmp_path / "b").summary["notes"][0]
+    (note, *_) = validate(folder / "other", models=bare, out=tmp_path / "b").summary["notes"]
+    assert note.startswith("The clips of 'textures', which bare says that it was trained on, are not at hand: --pretraining-set bare=SET")
     named = validate(folder / "mixed", models=bare, out=tmp_path / "named", pretraining_sets=[f"{folder / 'own'}"], without_overlap=True)
     assert named.summary["dataset"]["videos"] == 7
+
+
+def test_whether_patients_could_be_looked_for_is_said(folder: Path, tmp_path: Path) -> None:
+    """Two hospitals have sources and secrets of their own, so that one patient has two names: no claim is made then."""
+
+    def told(change: Callable[[Path], None]) -> tuple[str, str]:
+        shutil.rmtree(tmp_path, ignore_errors=True)
+        shutil.copytree(folder / "other", tmp_path / "other")
+        change(tmp_path / "other")
+        result = validate(tmp_path / "other", models=folder / "linear", out=tmp_path / "out")
+        return " ".join(result.summary["notes"]), (tmp_path / "out" / "report.html").read_text()
+
+    def other_source(dataset: Path) -> None:
+        for name in (manifest.VIDEOS, manifest.FRAMES):
+            rows = [row | {"source": "b"} for row in manifest.read_table(dataset, name).to_pylist()]
+            manifest.write_table(dataset, name, manifest.table_from_rows(name, rows), recipe_digest="made")
+        manifest.write_about(dataset, {"name": "textures", "classes": NAMES})
+
+    def private(dataset: Path) -> None:
+        manifest.write_about(dataset, {"name": "textures", "classes": NAMES, "privacy": {"private_sources": ["made"]}})
+
+    notes, page = told(lambda dataset: None)
+    assert "Patients of" not in notes
+    assert "none shares a patient or group with them." in page
+    notes, page = told(private)
+    assert "Patients of linear were looked for here by pseudonyms, which are equal only where both sets were made with one secret." in notes
+    assert "by its pseudonyms, which meet only under one secret" in page
+    notes, page = told(other_source)
+    assert "Patients of linear could not be looked for here" in notes
+    assert "none shares a patient" not in page
+    assert "whether they share patients could not be compared" in page
 
 
 def test_a_class_that_does_not_occur_is_over_no_mean(folder: Path, tmp_path: Path) -> None:
@@ -146,6 +186,7 @@ def test_mistakes(folder: Path, tmp_path: Path) -> None:
         ({"models": [folder / "linear", folder / "linear"]}, "--model: names the same twice"),
         ({"models": [folder / "linear", folder / "two"]}, "--model two: knows other classes"),
         ({"models": folder / "two"}, "other: has labels that the classifier does not know (blotches)"),
+        ({"models": [folder / "linear", folder / "copy"]}, "--model copy: is a copy of linear; name each once"),
         ({"models": folder / "linear", "classes": ["acros"]}, "--classes acros: no frame has this label; did you mean 'across'?"),
         ({"models": folder / "linear", "allow_overlap": ["liner"]}, "--allow-overlap liner: is not among the weights"),
     ]
@@ -154,7 +195,7 @@ def test_mistakes(folder: Path, tmp_path: Path) -> None:
             validate(folder / "other", out=tmp_path / "out", **settings)  # type: ignore[arg-type]
         assert expected in str(caught.value)
         assert "\n" not in str(caught.value)
-    assert "--classes across,down" in str(_refused(folder, tmp_path))
+    assert "leave them out with --classes across,down, or rename them by label_map: {blotches: ...}" in str(_refused(folder, tmp_path))
     assert not list(tmp_path.iterdir())
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.tex").write_text("precious")

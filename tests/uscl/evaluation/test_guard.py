@@ -76,7 +76,15 @@ def test_an_overlap_is_allowed_by_name_and_said(folder: Path, tmp_path: Path) ->
     entry = overlap_of(result, "run")
     assert (entry["handling"], entry["level"], entry["trained_clips"]) == ("allowed", "clips", 4)
     assert {seen["video_id"] for seen in entry["seen"]} == COPIES
-    assert overlap_of(result, "random") == {**entry, "name": "random", "level": "none", "trained_clips": 0, "seen": [], "handling": None}
+    assert overlap_of(result, "random") == {
+        **entry,
+        "name": "random",
+        "level": "none",
+        "trained_clips": 0,
+        "seen": [],
+        "handling": None,
+        "patients": None,
+    }
     said = "Figures of run are optimistic: 2 of 8 clips are not new to it (2 stand in what it was trained on)."
     assert said in result.summary["notes"]
     assert said in (result.folder / "report.html").read_text()
@@ -207,7 +215,7 @@ def test_a_damaged_record_is_one_line(folder: Path, tmp_path: Path) -> None:
     record = tmp_path / "run" / "trained_on.parquet"
     record.write_bytes(record.read_bytes()[:-100])
     with pytest.raises(
-        UserError, match=r"trained_on\.parquet: cannot be read as the record of the clips.*copy it from where the run was made"
+        UserError, match=r"trained_on\.parquet: cannot be read as the record of the clips.*copy it again from where the run"
     ):
         evaluated(folder, tmp_path, tmp_path / "run")
     assert not (tmp_path / "out").exists()

@@ -127,14 +127,14 @@ def answer_of_all(evaluations: Sequence[Evaluation]) -> list[str]:
         return answer(evaluations[0].summary)
     rows = [row for row in main_comparisons(evaluations) if not row.get("optimistic")]
     sentences = []
-    if rows:
+    if len(rows) > 1:
         better = sum(row["established"] and row["difference"] > 0 for row in rows)
         worse = sum(row["established"] and row["difference"] < 0 for row in rows)
         references = sorted({called(row["reference"]) for row in rows})
         to = f"than {references[0]}" if len(references) == 1 else "than what they were compared with"
         open_ones = len(rows) - better - worse
         sentences.append(
-            f"Of {len(rows)} comparison{'s' if len(rows) > 1 else ''} by balanced accuracy of frames, {better} established that the weights"
+            f"Of {len(rows)} comparisons by balanced accuracy of frames, {better} established that the weights"
             f" are better {to}, and {worse} that they are worse; in {open_ones} a difference is not established."
         )
     for evaluation in evaluations:

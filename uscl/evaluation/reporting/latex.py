@@ -9,6 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from uscl.evaluation.folds import EXTERNAL
 from uscl.evaluation.report import LEVEL_NAMES, called, levels_of, method_of, percent
 
 _ESCAPES = {
@@ -55,6 +56,8 @@ def table(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> str:
     """
     levels = [level for level in SHOWN_LEVELS if any(level in levels_of(summary) for _, summary in evaluations)]
     optimistic = any(entry.get("optimistic") for _, summary in evaluations for entry in summary["weights"])
+    external = all(summary["settings"]["kind"] == EXTERNAL for _, summary in evaluations)
+    judged = "in external validation" if external else "on groups that were not trained on"
     warned = " Rows called optimistic are not what new patients would give: see the evaluation." if optimistic else ""
     titles = [f"{summary['dataset']['name']}, {method_of(summary)}" for _, summary in evaluations]
     lines = [
@@ -63,7 +66,7 @@ def table(evaluations: Sequence[tuple[str, dict[str, Any]]]) -> str:
         r"\begin{table}",
         r"\centering",
         r"\small",
-        rf"\caption{{Balanced accuracy and AUROC in \% on held-out groups, with 95\,\% intervals that resample groups.{warned}}}",
+        rf"\caption{{Balanced accuracy and AUROC in \% {judged}, with 95\,\% intervals that resample groups.{warned}}}",
         rf"\begin{{tabular}}{{ll{'r' * (len(levels) + 2)}}}",
         r"\toprule",
         f"Data set, method & Weights & Groups & {' & '.join(f'By {LEVEL_NAMES[level]}' for level in levels)} & AUROC \\\\",

@@ -106,7 +106,9 @@ def _judged_on(evaluations: Sequence[Evaluation]) -> str:
     if any(told["folds_by"] != "group" for evaluation in evaluations for told in evaluation.summary.get("protocols", [])):
         return "honest and as published"
     external = [evaluation.summary["settings"]["kind"] == EXTERNAL for evaluation in evaluations]
-    return "external validation" if all(external) else "groups not trained on" if any(external) else "held-out groups"
+    words = "external validation" if all(external) else "held-out groups and external validation" if any(external) else "held-out groups"
+    known = any(entry.get("optimistic") for evaluation in evaluations for entry in evaluation.summary["weights"])
+    return f"{words}, some of it optimistic" if known else words
 
 
 def short(name: str) -> str:
@@ -133,8 +135,11 @@ def _section(number: int, evaluation: Evaluation, pictures: Pictures | None) -> 
     compared = [row for row in summary.get("differences", []) if row["metric"] in COMPARED_METRICS and row["level"] in CHART_LEVELS]
     pairs = [row for row in summary.get("pairs", []) if row["metric"] == MAIN_METRIC and row["level"] in CHART_LEVELS]
     compared += pairs[:MOST_PAIRS]
+    external = summary["settings"]["kind"] == EXTERNAL
     return {
         "anchor": f"e{number}",
+        "held_out": "" if external else "held-out ",
+        "seed": "" if external else " (seed 0)",
         "evaluation": evaluation,
         "summary": summary,
         "entries": main_entries(summary),
@@ -243,7 +248,7 @@ def _differences(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _roc(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Of each class (of two the second) the curves of all weights, by held-out frames of the first seed."""
+    """Of each class the curves of all weights, by held-out frames of the first seed."""
     from sklearn.metrics import roc_curve
 
     summary, predictions = evaluation.summary, evaluation.predictions
@@ -251,7 +256,7 @@ def _roc(evaluation: Evaluation) -> list[dict[str, Any]]:
     if predictions.empty:
         return []
     found = []
-    for index, name in list(enumerate(classes))[1 if len(classes) == 2 else 0 :][:MOST_CURVES]:
+    for index, name in list(enumerate(classes))[:MOST_CURVES]:
         drawn, told = [], []
         for entry in main_entries(dict(summary)):
             own = predictions[(predictions["weights"] == entry["name"]) & (predictions["seed"] == 0)]
@@ -343,7 +348,7 @@ def _leaks(summary: Mapping[str, Any]) -> list[dict[str, str]]:
             kinds[each["kind"]] = kinds.get(each["kind"], 0) + 1
         told = f"{seen} of {overlap['clips']} clips ({', '.join(f'{count} by {kind}' for kind, count in sorted(kinds.items()))})"
         done = {"allowed": "kept: figures are optimistic", "left out": "left out, with their groups"}.get(entry["handling"] or "", "")
-        known = KNOWN_LEVELS.get(entry["level"], entry["level"]) + ("" if entry["whole"] else ", not of all")
+        known = KNOWN_LEVELS.get(entry["level"], entry["level"]) + ("" if entry["whole"] or entry["level"] == "unknown" else ", not of all")
         nothing = "cannot be told" if entry["level"] == "unknown" else "none"
         clips = str(entry["trained_clips"]) if entry["trained_clips"] else "–"
         rows.append({"name": called(entry["name"]), "known": known, "clips": clips, "seen": told if seen else nothing, "done": done or "–"})
