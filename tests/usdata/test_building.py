@@ -23,6 +23,7 @@ import usdata
 from tests.usdata.clips import speckle_frames, write_png, write_video
 from usdata import manifest
 from usdata.building import build, plan
+from usdata.building.terminal import print_excluded
 from usdata.duplicates.fingerprints import pixel_digest
 from usdata.errors import UserError
 from usdata.looking import difference_below, frame_difference, is_blank
@@ -446,3 +447,18 @@ def test_a_table_may_name_members_of_archives_pairs_and_sequences(tmp_path: Path
     assert built.counts["found"] == len(rows) == 8
     # The same pixels came as images and as a stack, under two patients: one scan.
     assert rows.loc["scan/left_#.png", "group_id"] == rows.loc["pair.mhd", "group_id"]
+
+
+def test_what_was_left_out_is_told_by_its_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One clip in colour that is lost without a word may be one of five sick patients."""
+    excluded = [
+        ("a.mp4", "is colour doppler"),
+        *((f"{n}.jpg", "a still") for n in range(5)),
+        *((f"x{n}", f"reason {n}") for n in range(12)),
+    ]
+    print_excluded(excluded)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  left out: 5 (a still): 0.jpg, 1.jpg, 2.jpg, ..."
+    assert lines[1] == "  left out: 1 (is colour doppler): a.mp4"
+    assert lines[-1] == "  and for 4 more reasons: see reason in videos.parquet"
+    assert len(lines) == 11

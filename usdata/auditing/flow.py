@@ -37,8 +37,8 @@ def flow(tables: Tables) -> dict[str, Any]:
     videos, excluded = tables.videos, tables.excluded
     status = videos["status"].value_counts()
     failed = excluded["video_id"].isin(videos.loc[videos["status"] == "failed", "video_id"])
-    # What a frame of a clip that was left out would have been left out for says nothing: it went with its clip.
-    whole = excluded["video_id"].isin(videos.loc[videos["status"] == "excluded", "video_id"])
+    # Frames that went with their clip: what some of them would have been left out for anyway says nothing.
+    whole = excluded["video_id"].isin(excluded.loc[excluded["reason"] == "clip_excluded", "video_id"])
     reasons = excluded[~failed & ~whole].groupby("reason")["frames"].sum().to_dict()
     reasons["clip_excluded"] = reasons.get("clip_excluded", 0) + int(excluded.loc[whole, "frames"].sum())
     told = sum(reasons.values())

@@ -66,6 +66,23 @@ def test_flow_adds_up(counted: dict) -> None:
     }
 
 
+def test_frames_of_a_clip_that_is_left_out_as_a_whole_are_counted_once(tmp_path: Path) -> None:
+    """Some of them would not have been sampled anyway; that is no second reason."""
+    planted = Planted(clips=4)
+    planted.set_video(2, status="excluded", reason="is colour doppler", frames_kept=0)
+    gone = [row for row in planted.frames if row["video_id"] == "clinic/v02"]
+    planted.frames = [row for row in planted.frames if row["video_id"] != "clinic/v02"]
+    planted.excluded += [
+        {**planted.excluded[-1], "video_id": "clinic/v02", "frame_index": row["frame_index"], "reason": "clip_excluded"} for row in gone
+    ]
+    flow = audit(planted.write(tmp_path / "set", images=False), write_report=False).to_json()["statistics"]["flow"]
+    frames = flow["frames"]
+    assert (frames["clip_excluded"], frames["near_repeat"], frames["not_sampled"]) == (12, 3 * 2, 3 * 7)
+    assert (frames["decoded"], frames["kept"], frames["unaccounted"]) == (4 * 12, 3 * 3, 0)
+    (left_out,) = [row for stage in flow["stages"] for row in stage["left_out"] if row["reason"] == "is colour doppler"]
+    assert left_out["frames"] == 12
+
+
 def test_counts_by_everything(counted: dict) -> None:
     # Clip 0 (p0, benign) and clip 2 (p1, malignant) are gone, clip 4 (p2, benign) lost its label, clip 6 (p3, malignant) its patient.
     benign = {"patients": 4, "groups": 4, "clips": 6, "frames": 18}

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 import usdata
 from tests.usdata.exporting.odd_set import CLASSES, odd_set, stored_pixels
 from usdata import manifest
+from usdata.cli import app
 from usdata.errors import UserError
 
 # Of the library's own making: an old name of rdflib's, and an argument that pandas 3 means to drop.
@@ -89,6 +91,22 @@ def test_the_published_tables_are_the_sets_own_bytes_and_open(
     assert data.digest == manifest.tables_digest(out)
     assert len(data.frames) == 24
     assert bytes_of(out) == bytes_of(usdata.export(tmp_path / "set", to="manifest", out=tmp_path / "again").out)
+
+
+def test_a_private_set_is_not_handed_on_without_a_word(odd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert usdata.export(odd, to="manifest", out=tmp_path / "public").note is None
+    for release, word in ((False, "no release"), (True, None)):
+        folder = tmp_path / f"release-{release}"
+        shutil.copytree(odd, folder)
+        about = json.loads((folder / manifest.DATASET_JSON).read_text())
+        about["privacy"] = {"private_sources": ["clinic"], "release": release}
+        (folder / manifest.DATASET_JSON).write_text(json.dumps(about))
+        tables = usdata.export(folder, to="manifest", out=tmp_path / f"tables-{release}")
+        assert "private sources (clinic) and paths, dates and ids are as it has them" in (tables.note or "")
+        pictures = usdata.export(folder, to="webdataset", out=tmp_path / f"pictures-{release}")
+        assert (word in (pictures.note or "")) if word else pictures.note is None
+    done = CliRunner().invoke(app, ["export", str(tmp_path / "release-False"), "--to", "manifest", "--out", str(tmp_path / "told")])
+    assert "note: the set has private sources (clinic)" in done.stdout
 
 
 def test_it_says_what_the_manifest_knows(odd: Path, tmp_path: Path) -> None:

@@ -67,6 +67,18 @@ def test_flow_in_vessels_is_doppler() -> None:
     assert patch_kind(over(flow(), box(True) & (lumps(8) > 0.4)), INSIDE) == "doppler"
 
 
+def test_a_coloured_line_along_the_edge_is_no_doppler() -> None:
+    """A lossy codec makes three columns of one, which fill their box and outlast an opening."""
+    edge = np.zeros((240, 320), bool)
+    edge[:, 287:290] = True
+    green = np.zeros((240, 320, 3), np.uint8)
+    green[..., 1] = 200
+    picture = tissue().astype(np.uint8)
+    picture[edge & INSIDE] = green[edge & INSIDE]
+    assert np.count_nonzero(edge & INSIDE) > 0.01 * np.count_nonzero(INSIDE)
+    assert patch_kind(picture, INSIDE) is None
+
+
 def test_power_doppler_is_doppler() -> None:
     assert patch_kind(over(flow(blue=False), box(False) & (lumps(8) > 0.4)), INSIDE) == "doppler"
 

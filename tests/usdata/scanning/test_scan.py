@@ -15,9 +15,11 @@ import pytest
 from rich.console import Console
 
 from tests.usdata.clips import speckle_frames, write_png, write_video
+from tests.usdata.privacy.test_release import dicom
 from tests.usdata.readers.generated import X264_B, encode
 from usdata.building import build, plan
 from usdata.errors import UserError
+from usdata.manifest import open_dataset
 from usdata.recipe_files import load_recipe
 from usdata.scanning import ScannedFile, ScanResult, scan
 from usdata.scanning.first_recipe import write_first_recipe
@@ -207,6 +209,20 @@ def test_ids_in_paths_are_hidden_from_the_start(tmp_path: Path, monkeypatch: pyt
     planned = plan(str(tmp_path / "r.yaml"), raw=raw)
     assert planned.patients == [2, 2]
     assert "paths: pseudonym" in (tmp_path / "r.yaml").read_text()
+
+
+def test_patients_of_dicom_come_from_the_headers_and_the_recipe_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = tmp_path / "raw"
+    for number in range(3):
+        dicom(raw / f"{number}.dcm", seed=number, PatientID=f"id-{number // 2}", SOPInstanceUID=f"1.2.3.{number + 1}")
+    said = write_first_recipe(scan(raw), tmp_path / "r.yaml")
+    assert said.endswith("no table names the clips, so they have no labels; patients are those of the DICOM headers")
+    text = (tmp_path / "r.yaml").read_text()
+    assert "patient_ids: pseudonym  # of the DICOM headers" in text
+    assert "every clip counts as another patient" not in text
+    monkeypatch.setenv("USDATA_SECRET", "a secret of more than thirty-two letters")
+    build(str(tmp_path / "r.yaml"), raw=raw, out=tmp_path / "set", workers=1)
+    assert open_dataset(tmp_path / "set").videos["patient_id"].nunique() == 2
 
 
 def test_odd_folder_names_make_a_recipe_that_builds(tmp_path: Path) -> None:
