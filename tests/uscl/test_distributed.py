@@ -273,7 +273,12 @@ def test_a_run_by_two_processes_leaves_what_one_leaves(runs: Path, tmp_path: Pat
     # The first process speaks and the other does not.
     said = json.loads((runs / "said.json").read_text())
     assert "processes: 2" in said[0]
-    assert said[1] == ""
+    assert ours(said[1]) == ""
+
+
+def ours(text: str) -> str:
+    """Without what older versions of torch write about their own connections."""
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("[Gloo]"))
 
 
 def test_stopped_under_torchrun_and_resumed(runs: Path) -> None:
@@ -283,7 +288,7 @@ def test_stopped_under_torchrun_and_resumed(runs: Path) -> None:
     assert before["status"] == "stopped", launcher["err"]
     assert 1 <= before["steps"] < 20
     assert len(re.findall(r"^stopped by SIGTERM after step \d+, and everything is saved", launcher["err"], flags=re.MULTILINE)) == 1
-    assert launcher["out"] == ""
+    assert ours(launcher["out"]) == ""
     assert ends(runs, "stopped") == ["finished", "finished"]
     for name in ("checkpoints/last/model.safetensors", "checkpoints/last/optimizer.safetensors", "export/backbone.safetensors"):
         assert sha256_file(runs / "stopped" / name) == sha256_file(runs / "undisturbed" / name), name
