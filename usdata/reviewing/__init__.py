@@ -12,7 +12,7 @@ import base64
 import csv
 import datetime
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -108,7 +108,7 @@ def write_page(dataset: str | Path, *, raw: str | Path, out: str | Path | None =
     return ReviewPage(page, len(clips))
 
 
-def _undoubted(record: dict[str, Any]) -> str:
+def _undoubted(record: Mapping[Any, Any]) -> str:
     return "nothing to doubt" if record["status"] == "ok" else f"left out of the set: {record['reason']}"
 
 
