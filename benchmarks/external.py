@@ -38,13 +38,14 @@ def main() -> None:
     for own, other in ((ELSEWHERE, HOSPITAL), (HOSPITAL, ELSEWHERE)):
         for head, called in HEADS.items():
             words = [word for weights in asked.weights for word in ("--weights", weights)]
-            inside = run(out / f"{own}-{head}", "evaluate", head, sets[own], *words, *size, "--folds", asked.folds)
+            done = out / f"{asked.image_size}-pixels-{asked.folds}-folds" / f"{own}-{head}"
+            inside = run(done / "own", "evaluate", head, sets[own], *words, *size, "--folds", asked.folds)
             models = []
-            for weights in asked.weights:
-                model = out / f"{own}-{head}-models" / Path(weights).name
+            for number, weights in enumerate(asked.weights):
+                model = done / f"{number}-{Path(weights).name}"
                 run(model, "fit", sets[own], "--weights", weights, "--head", head, *size)
                 models += ["--model", model]
-            outside = run(out / f"{own}-{head}-validated", "validate", sets[other], *models)
+            outside = run(done / "other", "validate", sets[other], *models)
             for first, second in zip(inside["weights"], outside["weights"], strict=True):
                 cells = " | ".join(told(entry, level) for entry in (first, second) for level in LEVELS)
                 rows.append(f"| {own} | {called} | {first['name']} | {cells} |")

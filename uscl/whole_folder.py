@@ -39,10 +39,14 @@ def check_folder(out: Path, *, parts: Sequence[str], overwrite: bool) -> None:
     Raises:
         UserError: It is a file, is not empty and may not be replaced, or holds anything that such a folder does not.
     """
+    _check_folder(out, parts=parts, overwrite=overwrite)
+
+
+def _check_folder(out: Path, *, parts: Sequence[str], overwrite: bool, beside: str = "") -> None:
     if out.exists() and not out.is_dir():
         raise UserError(out, "is a file, and the result needs a folder", "name another --out")
     _check_parents(out)
-    entries = sorted(entry.name for entry in out.iterdir()) if out.is_dir() else []
+    entries = sorted(entry.name for entry in out.iterdir() if entry.name != beside) if out.is_dir() else []
     if not entries:
         return
     if not overwrite:
@@ -55,23 +59,28 @@ def check_folder(out: Path, *, parts: Sequence[str], overwrite: bool) -> None:
 
 @contextmanager
 def whole_folder(out: Path, *, parts: Sequence[str], overwrite: bool) -> Iterator[Path]:
-    """An empty folder beside `out` that becomes it when the block ends well, and vanishes when it does not.
+    """An empty folder that becomes `out` when the block ends well, and vanishes when it does not.
+
+    It lies beside `out`; where that is a folder that must stay the one it is (a mounted one, the working folder, one in a folder that may
+    not be written) it lies in it, and its parts move there at the end, the one that marks a whole result last.
 
     Args and errors as in `check_folder`, which is asked again before anything is replaced.
     """
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    making = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}.", suffix=".part"))
+    target = out.resolve()
+    stays = _stays(target)
+    place = target if stays else target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    making = Path(tempfile.mkdtemp(dir=place, prefix=f".{target.name}.", suffix=".part"))
     try:
         making.chmod(0o755)
         yield making
-        check_folder(out, parts=parts, overwrite=overwrite)
-        if out.is_dir():
-            aside = Path(tempfile.mkdtemp(dir=out.absolute().parent, prefix=f".{out.name}.", suffix=".old"))
-            out.replace(aside)  # a folder replaces an empty one
-            making.replace(out)
-            shutil.rmtree(aside)
+        _check_folder(out, parts=parts, overwrite=overwrite, beside=making.name)
+        if stays:
+            _move_parts(making, target, parts)
+        elif target.is_dir():
+            _exchange(making, target)
         else:
-            making.replace(out)
+            making.replace(target)
     except OSError as error:
         # What the caller knows it by: the folder under the other name is gone by now, and a write names nothing.
         unnamed = error.filename is None and error.errno is not None
@@ -80,6 +89,36 @@ def whole_folder(out: Path, *, parts: Sequence[str], overwrite: bool) -> Iterato
         raise
     finally:
         shutil.rmtree(making, ignore_errors=True)
+
+
+def _stays(target: Path) -> bool:
+    """Whether a folder cannot be exchanged for another one."""
+    if not target.is_dir():
+        return False
+    working = Path.cwd().is_relative_to(target)
+    return working or os.path.ismount(target) or not os.access(target.parent, os.W_OK)
+
+
+def _exchange(making: Path, target: Path) -> None:
+    aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".old"))
+    try:
+        target.replace(aside)  # a folder replaces an empty one
+    except OSError:
+        aside.rmdir()
+        raise
+    making.replace(target)
+    shutil.rmtree(aside)
+
+
+def _move_parts(making: Path, target: Path, parts: Sequence[str]) -> None:
+    for name in parts:
+        if (target / name).is_dir():
+            shutil.rmtree(target / name)
+        else:
+            (target / name).unlink(missing_ok=True)
+    for name in (*parts[1:], parts[0]):
+        if (making / name).exists():
+            (making / name).replace(target / name)
 
 
 def _check_parents(out: Path) -> None:

@@ -27,12 +27,14 @@ from uscl.evaluation.guard import guard
 from uscl.evaluation.protocols import Row, summarise_rows
 from uscl.evaluation.selection import ROW, listed, select_frames
 from uscl.evaluation.summary import Held, summarise
-from uscl.evaluation.weights import result_names
+from uscl.evaluation.weights import IMAGENET, RANDOM, result_names
 from uscl.evaluation.writing import PARTS, predictions_table, write_results
 from uscl.frames import open_store
 from uscl.whole_folder import check_folder
 from usdata.errors import UserError
 from usdata.manifest import open_dataset
+
+LEAST_GROUPS = 2  # of each class that occurs
 
 
 def validate(
@@ -62,7 +64,7 @@ def validate(
 
     Raises:
         UserError: A folder is no classifier, the classifiers know different classes, a label is none of theirs, the set has no two
-            classes, a classifier was trained on what is judged and no word was given on it, or `out` exists.
+            classes or a class of one group, a classifier was trained on what is judged and no word was given on it, or `out` exists.
     """
     words = [str(models)] if isinstance(models, str | Path) else [str(model) for model in models]
     where, classes = listed(where), None if classes is None else listed(classes)
@@ -70,7 +72,9 @@ def validate(
         raise UserError("--model", "names no classifier", "give a folder made by 'uscl fit'")
     out = Path(out)
     check_folder(out, parts=PARTS, overwrite=overwrite)
-    classifiers = dict(zip(result_names(words, option="--model"), map(open_classifier, words), strict=True))
+    # A folder called like weights that everybody knows is not those weights.
+    called = [f"model {name}" if name in (RANDOM, IMAGENET) else name for name in result_names(words, option="--model")]
+    classifiers = dict(zip(called, map(open_classifier, words), strict=True))
     names = list(classifiers)
     class_names = _common_classes(classifiers)
     opened = open_dataset(dataset)
@@ -88,6 +92,7 @@ def validate(
         pretraining_sets=pretraining_sets,
     )
     frames, groups = guarded.kept(frames, opened)
+    _refuse_few_groups(frames, groups, str(opened.folder))
     labels: NDArray[np.int64] = np.array([class_names.index(label) for label in frames["label"]], dtype=np.int64)
     rows = frames[ROW].to_numpy(dtype=np.int64)
     held = []
@@ -126,7 +131,12 @@ def validate(
         seen=guarded.allowed,
     )
     summary["overlap"] = guarded.to_json()
-    summary["notes"] = [*guarded.notes(), *guarded.patient_notes(), *summary["notes"]]
+    home = [
+        f"{name} was fitted on other clips of this very set: it is no other hospital."
+        for name, about in provenances.items()
+        if about["dataset_digest"] == opened.digest and name not in guarded.allowed
+    ]
+    summary["notes"] = [*guarded.notes(), *home, *guarded.patient_notes(), *summary["notes"]]
     predictions = predictions_table(frames, groups, class_names, [row], {"group": all_held_out}, {row.key: held}, guarded.allowed)
     write_results(out, summary, predictions, opened, overwrite=overwrite)
     return EvaluationResult(folder=out, summary=summary, predictions=predictions)
@@ -166,6 +176,20 @@ def _refuse_unknown_labels(frames: pd.DataFrame, class_names: Sequence[str], sub
         raise UserError(subject, told, advice)
 
 
+def _refuse_few_groups(frames: pd.DataFrame, groups: NDArray[np.str_], subject: str) -> None:
+    """With one group there is nothing to resample: figures would look certain."""
+    counts = pd.Series(groups).groupby(frames["label"].to_numpy()).nunique()
+    few = sorted(counts.index[counts < LEAST_GROUPS])
+    if few:
+        told = ", ".join(f"'{name}'" for name in few)
+        verb = f"classes {told} stand" if len(few) > 1 else f"class {told} stands"
+        ways = (
+            [f"leave {'them' if len(few) > 1 else 'it'} out with --where 'label!={'|'.join(few)}'"] if len(counts) - len(few) >= 2 else []
+        )
+        reason = f"{verb} in one independent group, and of one no interval can be told"
+        raise UserError(subject, reason, ", or ".join([*ways, "label clips of more patients"]))
+
+
 def _weights_told(weights: dict[str, Any]) -> str:
     """What its backbone was before it was fitted, in words."""
     if weights.get("dataset_name"):
@@ -184,6 +208,7 @@ def _provenance(classifier: FittedClassifier) -> dict[str, Any]:
         "image_size": about["image_size"],
         "backbone_weights": _weights_told(about["weights"]),
         "backbone_sha256": about["weights"].get("weights_sha256"),
+        "backbone_dataset_digest": about["weights"].get("dataset_digest"),
         "dataset_name": about["dataset"]["name"],
         "dataset_digest": about["dataset"]["digest"],
         "fitted_on": {key: about["dataset"][key] for key in ("frames", "videos", "groups", "classes", "where")},

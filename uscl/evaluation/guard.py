@@ -43,7 +43,8 @@ class Overlap:
         labels_used: Those of them of which the label was trained on too.
         handling: "allowed" or "left out"; None where there is nothing to handle.
         patients: Whether patients and groups could be compared: "by id", "by pseudonym" (which meet under one secret alone) or "not" (no
-            source of the evaluated set is called as one that was trained on); None where no clip is known.
+            evaluated clip names one in a source that is called as one that was trained on); None where no clip is known.
+        patients_of: In how many of the evaluated clips.
         fitted_on: The data set that the weights name, where its clips are not at hand.
     """
 
@@ -56,6 +57,7 @@ class Overlap:
     labels_used: int
     handling: str | None
     patients: str | None = None
+    patients_of: int = 0
     fitted_on: str | None = None
 
     def told(self) -> str:
@@ -149,10 +151,11 @@ class Guarded:
         """Where patients could not be compared for sure, in sentences: what one set calls a patient says nothing in another one."""
         notes = []
         for each in self.overlaps:
-            if each.patients == "not":
-                why = "the sources of its clips are called otherwise than those of this set"
-                notes.append(f"Patients of {each.name} could not be looked for here: {why}. Clips were, by their pictures.")
-            elif each.patients == "by pseudonym":
+            if each.patients is not None and each.patients_of < self.clips:
+                where = f"in {self.clips - each.patients_of} of {self.clips} clips" if each.patients_of else "here"
+                why = "no patient is named there in a source that is called as one of its own"
+                notes.append(f"Patients of {each.name} could not be looked for {where}: {why}. Clips were, by their pictures.")
+            if each.patients == "by pseudonym":
                 why = "pseudonyms, which are equal only where both sets were made with one secret"
                 notes.append(f"Patients of {each.name} were looked for here by {why}.")
         return notes
@@ -201,7 +204,8 @@ def guard(
             sets = named[name] or _own_set(dataset, what, provenance[name])
             what = _with_sets(what, sets, provenance[name], Path(place))
             # What a person names is all there is; what weights tell of themselves may not be.
-            what = replace(what, whole=True) if named[name] else what
+            if named[name]:
+                what = replace(what, whole=_all_named(provenance[name], named[name]))
             record = _as_record(what, Path(place) / "digests.parquet")
             rows = [] if record is None else record.rows
             seen: list[Seen] = []
@@ -210,6 +214,7 @@ def guard(
                 same = tuple((row["dataset_digest"], row["video_id"], row["sha256"]) for row in rows)
                 seen = answers[same] if same in answers else _selected(seen_clips(record, dataset, unit_of), video_ids, unit_of)
                 answers[same] = seen
+        patients, patients_of = _patients_compared(dataset, frames, rows)
         overlaps.append(
             Overlap(
                 name=name,
@@ -218,7 +223,8 @@ def guard(
                 trained_clips=len(rows),
                 pretraining_sets=[{"name": each.name, "digest": each.digest} for each in named[name]],
                 seen=seen,
-                patients=_patients_compared(dataset, set(frames["source"]), rows),
+                patients=patients,
+                patients_of=patients_of,
                 fitted_on=None if record is not None else provenance[name].get("dataset_name"),
                 labels_used=sum(rows[each.place]["labels_used"] for each in seen if each.kind in SAME_SCAN),
                 handling=None if not seen else "allowed" if name in allow_overlap else "left out" if without_overlap else "refused",
@@ -237,15 +243,26 @@ def guard(
     )
 
 
-def _patients_compared(dataset: DataSet, sources: set[str], rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """See `Overlap.patients`."""
-    known = {row["source"] for row in rows} - {None}
-    if not known:
-        return None
-    if not known & sources:
-        return "not"
-    private = set(dataset.about.get("privacy", {}).get("private_sources", []))
-    return "by pseudonym" if known & sources & private else "by id"
+def _patients_compared(dataset: DataSet, frames: pd.DataFrame, rows: Sequence[Mapping[str, Any]]) -> tuple[str | None, int]:
+    """How patients and groups could be compared, and in how many of the evaluated clips; see `Overlap`."""
+    if not rows:
+        return None, 0
+    known = {row["source"] for row in rows if _named(row["patient_id"], row["group_id"])} - {None}
+    clips = frames.drop_duplicates("video_id")
+    compared = [
+        source
+        for source, patient, group in zip(clips["source"], clips["patient_id"], clips["group_id"], strict=True)
+        if source in known and _named(patient, group)
+    ]
+    if not compared:
+        return "not", 0
+    private = set((dataset.about.get("privacy") or {}).get("private_sources", []))
+    return "by pseudonym" if private.intersection(compared) else "by id", len(compared)
+
+
+def _named(patient: Any, group: Any) -> bool:
+    """Whether a clip says whose it is: a group of its own says nothing in another set."""
+    return isinstance(patient, str) or (isinstance(group, str) and not group.partition("/")[2].startswith("video:"))
 
 
 def _selected(seen: Sequence[Seen], video_ids: Sequence[str], unit_of: Mapping[str, str]) -> list[Seen]:
@@ -280,7 +297,14 @@ def _named_sets(texts: Sequence[str], knowledge: Mapping[str, Known]) -> dict[st
 
 def _own_set(dataset: DataSet, what: Known, provenance: Mapping[str, Any]) -> list[DataSet]:
     """The evaluated set, where weights without a record say that they were trained on it."""
-    return [dataset] if what.record is None and provenance.get("dataset_digest") == dataset.digest else []
+    trained = (provenance.get("dataset_digest"), provenance.get("backbone_dataset_digest"))
+    return [dataset] if what.record is None and dataset.digest in trained else []
+
+
+def _all_named(provenance: Mapping[str, Any], sets: Sequence[DataSet]) -> bool:
+    """Whether the sets that a person names are all that weights were trained on: of a classifier, also what was before the fit."""
+    before = provenance.get("backbone_dataset_digest")
+    return before is None or before in {each.digest for each in sets}
 
 
 def _with_sets(what: Known, sets: Sequence[DataSet], provenance: Mapping[str, Any], folder: Path) -> Known:
@@ -311,12 +335,9 @@ def _refuse(dataset: DataSet, overlaps: Sequence[Overlap], clips: int) -> None:
         f"{len(each.seen)} of {clips} clips are not new to {each.name}: {each.told()} ({_some(each.seen)})" for each in refused
     )
     names = " ".join(f"--allow-overlap {shlex.quote(each.name)}" for each in refused)
-    by_name = sorted({seen.video_id.partition("/")[0] for each in refused for seen in each.seen if seen.kind == "patient"})
-    other = (
-        f"; equal ids in sources of one name ({', '.join(by_name)}) are one patient: where they are not, rename the source"
-        if by_name
-        else ""
-    )
+    by_name = sorted({seen.video_id.partition("/")[0] for each in refused for seen in each.seen if seen.kind in ("patient", "group")})
+    why = f"equal ids of patients or groups in sources of one name ({', '.join(by_name)}) are one: where they are not, rename the source"
+    other = f"; {why}" if by_name else ""
     raise UserError(
         dataset.folder,
         f"refused, because {told}",

@@ -99,7 +99,7 @@ def _reached(summary: dict[str, Any], told: dict[str, Any]) -> str:
     if told["key"] == "honest":
         lead = f"On {dataset['groups']} independent groups held out in {folds[0]['count']} folds{repeated}"
     elif told["key"] == EXTERNAL:
-        known = any(entry["optimistic"] for entry in summary["weights"])
+        known = any(entry["optimistic"] or entry["provenance"]["dataset_digest"] == dataset["digest"] for entry in summary["weights"])
         lead = f"{'As they are,' if known else 'External validation'} on {dataset['groups']} independent groups ({dataset['videos']} clips)"
         lead += f" of '{dataset['name']}'"
     return f"{lead}, {'; '.join(reached)}."
@@ -203,17 +203,27 @@ def _fitted_elsewhere(summary: Mapping[str, Any]) -> list[str]:
 
 def unseen(summary: Mapping[str, Any]) -> list[str]:
     """Of each of the weights whose clips are known, and none of them stands here, what was looked at."""
-    patients = {
-        "by id": "; none shares a patient or group with them",
-        "by pseudonym": "; none shares a patient or group with them by its pseudonyms, which meet only under one secret",
-        "not": "; whether they share patients could not be compared, for their sources have other names",
-    }
     return [
         f"None of the clips stands in what {entry['name']} was trained on ({entry['trained_clips']} clips, compared by digests and pictures"
-        f" before anything was judged){patients.get(entry.get('patients') or '', '')}."
+        f" before anything was judged){_of_patients(entry, summary['overlap']['clips'])}."
         for entry in summary["overlap"]["weights"]
         if entry["level"] == "clips" and not entry["seen"]
     ]
+
+
+def _of_patients(entry: Mapping[str, Any], clips: int) -> str:
+    """What is known of patients that both sides may share: no more than could be compared."""
+    how, compared = entry.get("patients"), entry.get("patients_of", 0)
+    if how is None:
+        return ""
+    if how == "not":
+        return (
+            "; whether they share patients could not be compared, for no clip here names one in a source that is called as one of its own"
+        )
+    under = " by its pseudonyms, which meet only under one secret" if how == "by pseudonym" else ""
+    if compared == clips:
+        return f"; none shares a patient or group with them{under}"
+    return f"; of {compared} of these {clips} clips the patient or group could be compared, and none is shared{under}"
 
 
 def _training_told(told: dict[str, Any]) -> str:

@@ -319,7 +319,7 @@ def _notes(
     notes = []
     group_count = int(group.max()) + 1
     if group_count < FEW_GROUPS:
-        notes.append(f"With {group_count} independent groups the intervals are rough.")
+        notes.append(f"With {group_count} independent group{'' if group_count == 1 else 's'} the intervals are rough.")
     in_group = np.unique(np.stack([group, labels], axis=1), axis=0)
     counts = {name: int((in_group[:, 1] == index).sum()) for index, name in enumerate(class_names)}
     few = {name: count for name, count in counts.items() if 0 < count < metrics.SMALL_CLASS}

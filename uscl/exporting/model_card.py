@@ -153,7 +153,7 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
         ]
         command = "uscl validate" if external else f"uscl evaluate {settings['kind']}"
         how = (
-            ("as it is; it had seen clips of it" if entries[name].get("optimistic") else "as it is, none of them known to it")
+            f"as it is; {_known_to(summary, entries[name])}"
             if external
             else f"held-out groups, {settings['seeds']} seed{'s' if settings['seeds'] != 1 else ''}, {settings['image_size']} pixels"
         )
@@ -168,6 +168,16 @@ def evaluation_section(folder: Path, weights_sha256: str) -> str:
         raise UserError(path, reason, "evaluate again with 'uscl evaluate'") from None
     table = _table(("weights", "by", "balanced accuracy", "macro F1", "accuracy"), rows)
     return "\n\n".join([sentence, table, *(["\n".join(notes)] if notes else [])])
+
+
+def _known_to(summary: Mapping[str, Any], entry: Mapping[str, Any]) -> str:
+    """What is known of the clips of an external validation to the classifier: no more than the guard found out."""
+    overlap = next(each for each in summary["overlap"]["weights"] if each["name"] == entry["weights"])
+    if entry.get("optimistic"):
+        return "it had seen clips of it"
+    if overlap["level"] == "clips" and overlap["whole"]:
+        return "none of these clips stands in what it was trained on"
+    return "which of these clips it was trained on is not known"
 
 
 def _with_interval(figures: Mapping[str, Any], metric: str) -> str:

@@ -38,9 +38,9 @@ def flow(tables: Tables) -> dict[str, Any]:
     status = videos["status"].value_counts()
     failed = excluded["video_id"].isin(videos.loc[videos["status"] == "failed", "video_id"])
     # Frames that went with their clip: what some of them would have been left out for anyway says nothing.
-    whole = excluded["video_id"].isin(excluded.loc[excluded["reason"] == "clip_excluded", "video_id"])
+    whole = excluded["video_id"].isin(excluded.loc[excluded["reason"] == "clip_excluded", "video_id"]) & ~failed
     reasons = excluded[~failed & ~whole].groupby("reason")["frames"].sum().to_dict()
-    reasons["clip_excluded"] = reasons.get("clip_excluded", 0) + int(excluded.loc[whole, "frames"].sum())
+    reasons["clip_excluded"] = int(excluded.loc[whole, "frames"].sum())
     told = sum(reasons.values())
     decoded = videos.groupby("status")["frames_decoded"].sum()
     looked_at = int(decoded.get("ok", 0) + decoded.get("excluded", 0))

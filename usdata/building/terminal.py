@@ -36,7 +36,7 @@ def print_plan(planned: BuildPlan) -> None:
         print(f"  labels: {', '.join([*shown[:SHOWN_LABELS], *more, *without])}")
     else:
         print("  labels: none")
-    print_excluded([(path, reason) for reason, paths in planned.excluded_paths.items() for path in paths])
+    print_excluded([(path, reason) for reason, paths in planned.excluded_paths.items() for path in paths], most=None)
 
 
 def print_sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -58,17 +58,17 @@ def print_sources(sources: Sequence[Mapping[str, Any]]) -> list[str]:
     return unexpected_counts(sources)
 
 
-def print_excluded(excluded: Sequence[tuple[str, str]]) -> None:
+def print_excluded(excluded: Sequence[tuple[str, str]], *, most: int | None = SHOWN_REASONS) -> None:
     """How many files were left out for what, the most frequent reason first, with the first names."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in excluded:
         by_reason.setdefault(reason, []).append(path)
     reasons = sorted(by_reason.items(), key=lambda entry: (-len(entry[1]), entry[0]))
-    for reason, paths in reasons[:SHOWN_REASONS]:
+    for reason, paths in reasons[:most]:
         names = ", ".join(map(safe_text, paths[:SHOWN_PATHS])) + (", ..." if len(paths) > SHOWN_PATHS else "")
         print(f"  left out: {len(paths)} ({safe_text(reason)}): {names}")
-    if len(reasons) > SHOWN_REASONS:
-        print(f"  and for {len(reasons) - SHOWN_REASONS} more reasons: see reason in videos.parquet")
+    if most is not None and len(reasons) > most:
+        print(f"  and for {len(reasons) - most} more reasons: see reason in videos.parquet")
 
 
 _COLUMNS = ("clips", "clips_expected", "frames", "frames_expected")

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 SATURATED = 40  # largest minus smallest colour component, as in usdata.imaging.mode
 LEAST_PATCH = 0.01  # of the field of view, as there
 LEAST_FILL = 0.25  # of the patch's box, as there
+LEAST_SIDE = 6  # working pixels, of the patch's box: an upright line along the edge fills its box too, and is 3 wide after lossy colour
 LEAST_CORE = 0.65  # of the coloured pixels outlast an opening 3 wide: of text 0.62 at most, of patches 0.85 and more
 # Measured with benchmarks/modes.py (drawn over real B-modes, seeds 0 and 1); there was no real elastography to measure.
-LEAST_SIDE = 6  # working pixels, of the patch's box: an upright line along the edge fills its box too, and is 3 wide after lossy colour
 BOX_FILL = 0.8  # of its hull, with holes counted as filled: fluid inside a box may stay uncoloured
 LEAST_BOX = 0.04  # of the field of view: the box of an elastogram is no spot
 HUE_SHARE = 0.04  # of the coloured pixels: a hue that so many have is there

@@ -119,7 +119,7 @@ def write_first_recipe(result: ScanResult, path: Path) -> str:
     if tables:
         said.append("tables " + ", ".join(table.path for table in tables))
     by_header = all(clip.kind == "dicom" for clip in left)
-    untold = "labels; patients are those of the DICOM headers" if by_header else "labels and no patients yet"
+    untold = "labels; patients are those that the DICOM headers name" if by_header else "labels and no patients yet"
     said.append("check the lines marked (?)" if tables else f"no table names the clips, so they have no {untold}")
     return "; ".join(said)
 
@@ -157,9 +157,9 @@ def _read(raw: Path, path: str, clips: set[str]) -> ClipTable | None:
     return ClipTable(path, best, list(rows[0]), frozenset(hits), rows)
 
 
-PATIENTS_BY_HEADER = (
-    "    patient_ids: pseudonym  # of the DICOM headers: keyed hashes take their place, which needs a secret (docs/guide/privacy.md)"
-)
+PATIENTS_BY_HEADER = """\
+    # Patients are those that the DICOM headers name; keyed hashes take their place, by a secret: docs/guide/privacy.md
+    patient_ids: pseudonym"""
 # Patients of two sets are one where both the source's name and the id are equal.
 ONE_SOURCE = "equal patient ids in sources of one name are one patient, in other sets too"
 

@@ -216,9 +216,10 @@ def test_patients_of_dicom_come_from_the_headers_and_the_recipe_says_so(tmp_path
     for number in range(3):
         dicom(raw / f"{number}.dcm", seed=number, PatientID=f"id-{number // 2}", SOPInstanceUID=f"1.2.3.{number + 1}")
     said = write_first_recipe(scan(raw), tmp_path / "r.yaml")
-    assert said.endswith("no table names the clips, so they have no labels; patients are those of the DICOM headers")
+    assert said.endswith("no table names the clips, so they have no labels; patients are those that the DICOM headers name")
     text = (tmp_path / "r.yaml").read_text()
-    assert "patient_ids: pseudonym  # of the DICOM headers" in text
+    assert "# Patients are those that the DICOM headers name" in text
+    assert "patient_ids: pseudonym" in text
     assert "every clip counts as another patient" not in text
     monkeypatch.setenv("USDATA_SECRET", "a secret of more than thirty-two letters")
     build(str(tmp_path / "r.yaml"), raw=raw, out=tmp_path / "set", workers=1)

@@ -1,8 +1,8 @@
 """`uscl report`: evaluations on one page, as JSON and as a LaTeX table; with pictures where their data set and weights are at hand.
 
-In: folders that `uscl evaluate` made, and on request data sets and weights. Out: `report.html`, `report.json` and `report.tex` in a folder;
-equal input gives equal bytes. Maps, galleries and evidence are parts of the report, not commands of their own: each is only to be read
-beside the figures that it belongs to.
+In: folders that `uscl evaluate` or `uscl validate` made, and on request data sets and weights. Out: `report.html`, `report.json` and
+`report.tex` in a folder; equal input gives equal bytes. Maps, galleries and evidence are parts of the report, not commands of their own:
+each is only to be read beside the figures that it belongs to.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def report(
     """Put evaluations on one page.
 
     Args:
-        evaluations: Folders that `uscl evaluate` made.
+        evaluations: Folders that `uscl evaluate` or `uscl validate` made.
         out: Folder for report.html, report.json and report.tex.
         pictures: Data sets that were evaluated, to draw pictures from: evidence, neighbours, maps of the features. Without them no picture
             is drawn and mistakes are listed by name.

@@ -1,6 +1,7 @@
 """Evaluations as they lie in folders, read back, and what can be said of several at once.
 
-In: folders that `uscl evaluate` made. Out: their content, checked, under names that tell them apart; flat rows of figures and comparisons.
+In: folders that `uscl evaluate` or `uscl validate` made. Out: their content, checked, under names that tell them apart; flat rows of
+figures and comparisons.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
         UserError: A folder is named twice, is no evaluation, or one that was not finished or that a newer version wrote.
     """
     if not folders:
-        raise UserError("EVAL", "names no evaluation", "give folders that 'uscl evaluate' made")
+        raise UserError("EVAL", "names no evaluation", "give folders that 'uscl evaluate' or 'uscl validate' made")
     parts = [Path(folder).resolve().parts[1:] or ("evaluation",) for folder in folders]
     for folder, own in zip(folders, parts, strict=True):
         if parts.count(own) > 1:
@@ -66,7 +67,7 @@ def read_evaluations(folders: Sequence[str | Path]) -> list[Evaluation]:
 def _read(folder: Path, name: str) -> Evaluation:
     path = folder / EVALUATION
     if not folder.is_dir():
-        raise UserError(folder, "is no folder", "give one that 'uscl evaluate' made")
+        raise UserError(folder, "is no folder", "give one that 'uscl evaluate' or 'uscl validate' made")
     if not path.is_file():
         raise UserError(folder, f"holds no {EVALUATION}, so it is no finished evaluation", "make it with 'uscl evaluate ... --out DIR'")
     try:

@@ -223,6 +223,7 @@ def draw(
             raise UserError(f"--colour {column}", "is no column of the data set", nearest(column, known))
     if summary["settings"]["kind"] == EXTERNAL:
         names = [str(entry["name"]) for entry in main_entries(summary)]
+        advance(len(names))
         note = "Mistakes alone are drawn of classifiers that were fitted elsewhere: no evidence, neighbours or maps."
         return Pictures([worst_mistakes(evaluation, name, dataset) for name in names], notes=[note])
     store = open_store(dataset, size=int(summary["settings"]["image_size"]))
