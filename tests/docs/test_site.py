@@ -97,7 +97,7 @@ def test_the_search_works_from_the_disk(site: Path) -> None:
         page.goto((site / "index.html").as_uri())
         page.keyboard.press("/")
         page.keyboard.type("pseudonym")
-        page.get_by_text(re.compile(r"^\d+ results?$")).wait_for(timeout=20_000)
+        page.get_by_text(re.compile(r"^\d+ results?$")).wait_for(timeout=60_000)
         browser.close()
     assert all(url.startswith(("file:", "about:", "data:", "blob:")) for url in asked), asked
 
