@@ -43,6 +43,9 @@ class Kit:
         self._run("usdata phantom other-raw --videos 20 --seed 4")
         self._run("usdata build phantom --raw raw --out set --set split.test=0.5 --set folds.count=2")
         self._run("usdata build phantom --raw other-raw --out other-set --set folds.count=2 --set sources.0.name=elsewhere")
+        # Of neither the pages' set nor the run.
+        self._run("usdata phantom third-raw --videos 20 --seed 5")
+        self._run("usdata build phantom --raw third-raw --out third-set --set folds.count=2 --set sources.0.name=third")
         self._run("uscl pretrain other-set --out run --recipe simclr" + SMALL)
         self._run("uscl pretrain set --out seen --recipe simclr --set 'pairs.splits=[train,test]'" + SMALL)
         shutil.copytree(folder / "set", folder / "set-2")
@@ -60,7 +63,14 @@ class Kit:
             **dict.fromkeys(RECIPES, "recipe.yaml"),
             **dict.fromkeys(("RUN", "run", "WEIGHTS"), "run"),
             **dict.fromkeys(("test-set", "other-set"), "other-set"),
-            **{"set-2": "set-2", "SEEN": "seen", "EVAL": "evaluation", "FileList.csv": "FileList.csv", "MASKS": "masks"},
+            **{
+                "OTHER": "third-set",
+                "set-2": "set-2",
+                "SEEN": "seen",
+                "EVAL": "evaluation",
+                "FileList.csv": "FileList.csv",
+                "MASKS": "masks",
+            },
         }
         if name not in table:
             return False
